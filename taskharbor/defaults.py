@@ -1,0 +1,46 @@
+"""Every default and every limit, in one place. Seconds and bytes unless the name says otherwise."""
+
+from __future__ import annotations
+
+URL = "sqlite:///taskharbor.db"
+QUEUE = "default"
+
+MAX_ATTEMPTS = 5
+MAX_LOSSES = 10
+"""Attempts that ended with a lost worker before the job is given up, charged or not."""
+
+BACKOFF_BASE_SECONDS = 1.0
+BACKOFF_FACTOR = 2.0
+BACKOFF_CAP_SECONDS = 600.0
+
+TIMEOUT_SECONDS = 3600.0
+HARD_TIMEOUT_AFTER_SECONDS = 5.0
+"""The child is killed this long after the soft limit was signalled."""
+
+LEASE_SECONDS = 30.0
+MAX_LEASE_SECONDS = 86_400.0
+GRACE_SECONDS = 30.0
+
+PREFETCH_SECONDS = 0.02
+PREFETCH_MAX = 128
+
+UNKNOWN_TASK_SECONDS = 3600.0
+"""How long a job waits for a worker that knows its task (a rolling deploy) before it is dead."""
+
+MAX_PAYLOAD_BYTES = 1 << 20
+MAX_RESULT_BYTES = 1 << 20
+MAX_ERROR_BYTES = 64 << 10
+MAX_NAME_CHARS = 128
+MAX_KEY_CHARS = 255
+MAX_HEADERS_BYTES = 8 << 10
+MAX_PRIORITY = 100
+MAX_DELAY_SECONDS = 10 * 365 * 86_400.0
+MAX_HISTORY = 50
+"""Entries kept of a job's attempts, the newest."""
+
+KEEP_SUCCEEDED_SECONDS = 3600.0
+KEEP_CANCELLED_SECONDS = 7 * 86_400.0
+KEEP_DEAD_SECONDS = 30 * 86_400.0
+
+BATCH = 1000
+"""Items of one bounded step: a page of reaping, pruning, promoting, one enqueue round trip."""

@@ -1,0 +1,410 @@
+"""The contract between TaskHarbor and a store.
+
+A driver *stores and moves; it never decides*. Every method is one atomic step (per shard, where a
+store is sharded); all are bulk and synchronous; each does a bounded amount of work. Lost leases are
+verdict values, an unreachable store is ``StoreUnavailable``, after which the caller does not know
+whether the step was applied: every step is therefore safe to send again.
+
+Rules that hold for every driver (``taskharbor.conformance`` proves them):
+
+* Time is the store's clock. Given a ``clock`` when it is made, a driver uses that one instead,
+  for tests.
+* Inside a queue, jobs are reserved by priority (higher first), then in the order of their first
+  enqueue; a job that went back in line keeps its place in that order.
+* Fences grow strictly over the whole namespace and are never reused.
+* A driver may be shared by threads. It must not be used after a fork: ``close()`` before, or make
+  a new one in the child.
+* Unknown job ids, whatever their characters, are ``not_found``, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from taskharbor.lease import Reservation, Verdict
+from taskharbor.message import Message
+from taskharbor.settlement import Settlement
+from taskharbor.states import Reason, State
+
+CONTRACT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver can do; selects which parts of the conformance suite apply to it.
+
+    ``shared``: other processes see the same jobs through the same URL.
+    ``durable``: an acknowledged enqueue survives kill -9 of every process, the store's included.
+    ``transactional_enqueue``: ``enqueue(connection=...)`` joins the caller's transaction.
+    ``migrates``: it implements :class:`Migratable` and must be migrated before use.
+    """
+
+    shared: bool = False
+    durable: bool = False
+    transactional_enqueue: bool = False
+    migrates: bool = False
+
+
+# --- enqueue ---------------------------------------------------------------------------------
+
+
+class Enqueued(NamedTuple):
+    """``created`` False: ``id`` is the job that was there before, by this id or under this key;
+    nothing changed. ``same_request``: its digest equals the message's, so this was a replay, not
+    a conflict.
+    """
+
+    id: str
+    created: bool
+    same_request: bool = True
+
+
+# --- exchange --------------------------------------------------------------------------------
+
+
+class Want(NamedTuple):
+    """What to reserve: up to ``limit`` jobs, all of the first queue before the next one's."""
+
+    queues: tuple[str, ...]
+    limit: int
+    lease_seconds: float
+
+
+class Settled(NamedTuple):
+    """The answer to one settlement. ``state`` is the job's state now, None when it is gone."""
+
+    verdict: Verdict
+    state: State | None
+
+
+class Exchange(NamedTuple):
+    """``more``: the store stopped early (limit reached or bounded work done), so ask again rather
+    than wait. ``retired``: this holder was retired; it will never be given a job again. ``now``:
+    store's clock.
+    """
+
+    settled: list[Settled]
+    reserved: list[Reservation]
+    now: float
+    more: bool = False
+    retired: bool = False
+
+
+class Renewal(NamedTuple):
+    """One lease to extend. ``progress`` and ``saved`` (encoded), when given, replace what the job
+    has."""
+
+    job_id: str
+    fence: int
+    progress: bytes | None = None
+    saved: bytes | None = None
+
+
+class Extended(NamedTuple):
+    """``applied``, or why not. ``lease_expires_at`` by the store's clock when applied."""
+
+    verdict: Verdict
+    lease_expires_at: float | None = None
+    cancel_requested: bool = False
+
+
+class Promoted(NamedTuple):
+    """``moved`` jobs changed state (due or expired). ``next_due``: when there will be more to do,
+    store's clock (None: nothing is scheduled). ``more``: due work was left for the next call.
+    ``now``: store's clock.
+    """
+
+    moved: int
+    next_due: float | None
+    more: bool
+    now: float
+
+
+class CancelVerdict(StrEnum):
+    CANCELLED = "cancelled"
+    REQUESTED = "requested"
+    """It is running: recorded, the holder learns it on extend."""
+    FINISHED = "finished"
+    NOT_FOUND = "not_found"
+
+
+class Term(NamedTuple):
+    """Leadership under a name until ``expires_at`` (store's clock). ``number`` grows with every
+    new leader."""
+
+    number: int
+    expires_at: float
+
+
+class Outcome(NamedTuple):
+    """How a job stands, for whoever waits for it. ``result`` and ``error`` are encoded."""
+
+    state: State
+    reason: Reason
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+# --- inspection ------------------------------------------------------------------------------
+
+
+class Attempt(NamedTuple):
+    """One entry of a job's history: an attempt that ended in anything but a clean hand-back."""
+
+    fence: int
+    number: int
+    holder: str
+    started_at: float
+    ended_at: float
+    reason: Reason
+    error: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything a store knows of a job. ``attempts`` is the number charged (the running one
+    included), ``due_at`` when it may start or might have, ``finished_at`` when it became
+    terminal, ``error``
+    the last error. ``history`` holds the newest ``defaults.MAX_HISTORY`` ended attempts, oldest
+    first, the successful one included.
+    """
+
+    id: str
+    task: str
+    queue: str
+    state: State
+    reason: Reason
+    priority: int
+    body: bytes
+    enqueued_at: float
+    due_at: float
+    attempts: int = 0
+    losses: int = 0
+    fence: int | None = None
+    holder: str | None = None
+    reserved_at: float | None = None
+    lease_expires_at: float | None = None
+    finished_at: float | None = None
+    expires_at: float | None = None
+    idempotency_key: str | None = None
+    cancel_requested: bool = False
+    progress: bytes | None = None
+    saved: bytes | None = None
+    result: bytes | None = None
+    error: bytes | None = None
+    history: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs; None = any."""
+
+    state: State | None = None
+    queue: str | None = None
+    task: str | None = None
+
+
+class Page(NamedTuple):
+    """Jobs, newest enqueue first, without ``body``, ``result`` and ``history`` (empty there).
+    ``cursor`` None: this was the last page.
+    """
+
+    jobs: list[Job]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueInfo:
+    """``counts`` has every state, also those with 0. ``oldest_ready_at``: when the job that has
+    been ready longest became ready (approximately, for stores that don't keep it), None when none
+    is.
+    """
+
+    name: str
+    paused: bool
+    counts: dict[State, int] = field(default_factory=dict)
+    oldest_ready_at: float | None = None
+
+
+class RequeueVerdict(StrEnum):
+    REQUEUED = "requeued"
+    WRONG_STATE = "wrong_state"
+    WRONG_QUEUE = "wrong_queue"
+    KEY_HELD = "key_held"
+    NOT_FOUND = "not_found"
+
+
+class DeleteVerdict(StrEnum):
+    DELETED = "deleted"
+    RUNNING = "running"
+    NOT_FOUND = "not_found"
+
+
+class Driver(Protocol):
+    """A store of jobs. Construct through ``registry.connect(url, clock=...)``."""
+
+    url: str
+    """Without secrets: it is shown in banners and logs."""
+    capabilities: Capabilities
+
+    def new_job_id(self, idempotency_key: str | None) -> str:
+        """An id for a job to be enqueued here (a sharded store puts the key's shard in it)."""
+        ...
+
+    def enqueue(self, batch: Sequence[Message], *, connection: Any = None) -> list[Enqueued]:
+        """Store all of ``batch`` or, on any error, nothing of it (per shard). Answers in order.
+
+        A message whose id or held idempotency key (scoped to its queue) is stored already changes
+        nothing, also when both stand in the same batch. A job due now is ``ready``, else
+        ``scheduled``. ``connection``: a caller's open transaction to join, where the driver can;
+        ConfigurationError where it can't.
+        """
+        ...
+
+    def exchange(
+        self, holder: str, settlements: Sequence[Settlement], want: Want | None = None
+    ) -> Exchange:
+        """Settle, then reserve, in one round trip and one commit; the reserve sees what the
+        settle released.
+
+        Each settlement gets its own verdict by ``lease.judge``; one that is refused changes nothing
+        and does not disturb its neighbours. Applied, it moves the job to ``lands_in()``, records
+        history, clears the lease, and frees or schedules as its delay says. A terminal job is
+        kept for its retention; at 0 it is gone for everyone at once, but a replay within the
+        length of its lease still hears ``already``. A job that lands in ``cancelled`` because
+        cancel was requested has the cancel's reason. Any settlement but an ``unknown`` snooze or
+        a release clears ``unknown_since``. An uncharged one takes back the attempt counted at
+        reserve.
+
+        Each reserved job gets a new fence, a lease for ``want.lease_seconds`` and one more
+        attempt. Paused queues give nothing. Ready jobs past their expiry are cancelled
+        (``expired``) on the way, a bounded number a call. Scheduled jobs are not looked
+        at: ``promote`` makes them ready. Raises InvalidLease.
+        """
+        ...
+
+    def held(self, holder: str) -> list[Reservation]:
+        """What the store says this holder holds, expired leases included."""
+        ...
+
+    def retire(self, holder: str) -> list[Reservation]:
+        """From now on this holder reserves nothing, in this life or on a delayed connection; what
+        does it hold? Idempotent; it may still settle. Remembered for at least a day."""
+        ...
+
+    def extend(self, holder: str, renewals: Sequence[Renewal], seconds: float) -> list[Extended]:
+        """Each current, unexpired lease now runs until ``seconds`` from now; never shortened.
+        Raises InvalidLease."""
+        ...
+
+    def expired(self, limit: int) -> list[Reservation]:
+        """Up to ``limit`` running jobs whose lease has expired, oldest expiry first. Read only."""
+        ...
+
+    def promote(self, limit: int) -> Promoted:
+        """Due scheduled jobs become ready, scheduled ones past their expiry are cancelled: up to
+        ``limit``."""
+        ...
+
+    def prune(self, limit: int) -> int:
+        """Delete up to ``limit`` records whose retention is over (jobs, tombstones, retired
+        holders); how many there were. A key whose ``key_until`` period is over is free even
+        before."""
+        ...
+
+    def cancel(
+        self, job_ids: Sequence[str], reason: Reason = Reason.OPERATOR
+    ) -> list[CancelVerdict]:
+        """Waiting jobs: now. Running ones: recorded; the holder learns it on extend."""
+        ...
+
+    def wait(self, queues: Sequence[str], seconds: float) -> None:
+        """Return when a job may have become ready in one of ``queues``, at the latest after
+        ``seconds``. A hint: it may come early, late or for nothing."""
+        ...
+
+    def results(self, job_ids: Sequence[str]) -> list[Outcome | None]:
+        """How each job stands now; None = no such job."""
+        ...
+
+    def wait_results(self, job_ids: Sequence[str], seconds: float) -> list[Outcome | None]:
+        """Like ``results``, but returns only when at least one of them is terminal or gone, or
+        ``seconds`` have passed. No wake-up is lost; no busy polling."""
+        ...
+
+    def lead(self, name: str, holder: str, seconds: float) -> Term | None:
+        """Become or stay the leader under ``name``; None while another holder's term runs."""
+        ...
+
+    def close(self) -> None:
+        """Give up connections and files. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Inspector(Protocol):
+    """What operators, the CLI and the dashboard need. Every first-party driver has it."""
+
+    def get(self, job_id: str) -> Job | None: ...
+
+    def list_jobs(self, where: JobFilter, *, cursor: str | None = None, limit: int = 100) -> Page:
+        """A page that stays right while jobs come and go: a job that exists throughout is seen
+        exactly once over all pages. Raises InvalidCursor."""
+        ...
+
+    def queues(self) -> list[QueueInfo]:
+        """All queues with jobs or a pause, by name."""
+        ...
+
+    def requeue(
+        self,
+        job_ids: Sequence[str],
+        *,
+        states: frozenset[State] = frozenset({State.DEAD}),
+        queue: str | None = None,
+        delay: float = 0.0,
+        eta: float | None = None,
+        reset_attempts: bool = True,
+    ) -> list[RequeueVerdict]:
+        """Terminal jobs in one of ``states`` (and in ``queue``, when given) go back in line.
+
+        Clears result, cancel request and settled fence, keeps history and place in the order;
+        takes the idempotency key back, or answers ``key_held``. ``reset_attempts`` also clears
+        attempts and losses; without it, a job at its last attempt gets one more.
+        """
+        ...
+
+    def delete(self, job_ids: Sequence[str]) -> list[DeleteVerdict]:
+        """Remove jobs that are not running, with their keys, for good."""
+        ...
+
+    def purge(self, where: JobFilter, *, limit: int = 1000) -> int:
+        """Delete up to ``limit`` jobs that match and are not running; how many. Call until 0."""
+        ...
+
+    def pause(self, queue: str) -> None:
+        """No more reservations from ``queue``, also by workers to come. Enqueue goes on."""
+        ...
+
+    def resume(self, queue: str) -> None: ...
+
+
+@runtime_checkable
+class Migratable(Protocol):
+    """For stores with a schema of their own."""
+
+    def version(self) -> int:
+        """The schema version found in the store; 0 = empty."""
+        ...
+
+    def migrate(self) -> list[str]:
+        """Bring the schema to this code's version; the names of the steps taken. Safe to run from
+        many processes at once. Raises SchemaMismatch for a store newer than the code."""
+        ...
+
+
+class InspectableDriver(Driver, Inspector, Protocol):
+    """A driver with the operators' side: what all of ours are."""
