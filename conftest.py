@@ -1,8 +1,13 @@
-"""What every test tree shares: servers on demand, and Hypothesis as CI wants it."""
+"""What every test tree shares: servers on demand, documents as tests, and Hypothesis settings."""
 
 from hypothesis import HealthCheck, settings
 
+from tests.documents import sybil
+
 pytest_plugins = ["tests.servers.fixtures"]
+
+# Collects README.md and docs/*.md, when a run names them.
+pytest_collect_file = sybil.pytest()
 
 # Machines that run tests are busy: an example that takes long is no failure. A failing example
 # prints the blob that replays it.
