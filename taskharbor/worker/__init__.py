@@ -1,0 +1,1 @@
+"""The worker: a supervisor, a generation that forks children, and the children that run jobs."""
