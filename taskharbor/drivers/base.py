@@ -14,7 +14,14 @@ Rules that hold for every driver (``taskharbor.conformance`` proves them):
 * Fences grow strictly over the whole namespace and are never reused.
 * A driver may be shared by threads. It must not be used after a fork: ``close()`` before, or make
   a new one in the child.
-* Unknown job ids, whatever their characters, are ``not_found``, never an error.
+* A call with many items behaves as if they were taken one by one, in order: a job named twice is
+  judged the second time by what the first did to it.
+* Unknown job ids, whatever their characters, are ``not_found``, never an error; fences that were
+  never given, whatever their size, are ``mismatch``.
+* The fence alone is the right to settle or extend: the ``holder`` who calls is not compared with
+  the one who reserved (maintenance extends and settles for others).
+* A record is there, and holds its key, until its retention is over *and* ``prune`` took it; both
+  ends of time are inclusive: a lease, a retention, a period or a term that ends at t is over at t.
 """
 
 from __future__ import annotations
@@ -74,7 +81,8 @@ class Want(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """The answer to one settlement. ``state`` is the job's state now, None when it is gone."""
+    """The answer to one settlement. ``state`` is the job's state now, None when it is gone (also
+    when this very settlement ended a job with retention 0)."""
 
     verdict: Verdict
     state: State | None
@@ -82,8 +90,8 @@ class Settled(NamedTuple):
 
 class Exchange(NamedTuple):
     """``more``: the store stopped early (limit reached or bounded work done), so ask again rather
-    than wait. ``retired``: this holder was retired; it will never be given a job again. ``now``:
-    store's clock.
+    than wait. ``retired``: this holder was retired; it will never be given a job again (told when
+    there was a want). ``now``: store's clock.
     """
 
     settled: list[Settled]
@@ -104,7 +112,8 @@ class Renewal(NamedTuple):
 
 
 class Extended(NamedTuple):
-    """``applied``, or why not. ``lease_expires_at`` by the store's clock when applied."""
+    """``applied``, or why not, by ``lease.judge`` like a settlement that is not terminal.
+    ``lease_expires_at`` by the store's clock when applied."""
 
     verdict: Verdict
     lease_expires_at: float | None = None
@@ -167,9 +176,11 @@ class Attempt(NamedTuple):
 class Job:
     """Everything a store knows of a job. ``attempts`` is the number charged (the running one
     included), ``due_at`` when it may start or might have, ``finished_at`` when it became
-    terminal, ``error``
-    the last error. ``history`` holds the newest ``defaults.MAX_HISTORY`` ended attempts, oldest
-    first, the successful one included.
+    terminal, ``error`` the last error of any attempt. ``history`` holds the newest
+    ``defaults.MAX_HISTORY`` ended attempts, oldest first, the successful one included.
+    ``fence``, ``holder``, ``reserved_at``, ``lease_expires_at`` and ``cancel_requested`` belong to
+    the running lease: None and False in any other state. ``progress`` and ``saved`` outlive the
+    attempt.
     """
 
     id: str
@@ -258,8 +269,9 @@ class Driver(Protocol):
         """Store all of ``batch`` or, on any error, nothing of it (per shard). Answers in order.
 
         A message whose id or held idempotency key (scoped to its queue) is stored already changes
-        nothing, also when both stand in the same batch. A job due now is ``ready``, else
-        ``scheduled``. ``connection``: a caller's open transaction to join, where the driver can;
+        nothing, also when both stand in the same batch; the id is looked at first. A period in
+        ``key_until`` counts from the enqueue. A job due now is ``ready``, else ``scheduled``.
+        ``connection``: a caller's open transaction to join, where the driver can;
         ConfigurationError where it can't.
         """
         ...
@@ -272,17 +284,19 @@ class Driver(Protocol):
 
         Each settlement gets its own verdict by ``lease.judge``; one that is refused changes nothing
         and does not disturb its neighbours. Applied, it moves the job to ``lands_in()``, records
-        history, clears the lease, and frees or schedules as its delay says. A terminal job is
-        kept for its retention; at 0 it is gone for everyone at once, but a replay within the
-        length of its lease still hears ``already``. A job that lands in ``cancelled`` because
-        cancel was requested has the cancel's reason. Any settlement but an ``unknown`` snooze or
-        a release clears ``unknown_since``. An uncharged one takes back the attempt counted at
-        reserve.
+        history, clears the lease, and frees or schedules as its delay says (``due_at`` = now +
+        delay). A terminal job is kept for its retention; at 0 it is gone for everyone at once
+        (its id may be enqueued anew), but a replay of a terminal settlement within the length of
+        its lease (expiry − reserve) still hears ``already``. A job that lands in ``cancelled``
+        because cancel was requested has the cancel's reason. Any settlement but an ``unknown``
+        snooze or a release clears ``unknown_since``. An uncharged one takes back the attempt
+        counted at reserve. An ``error`` replaces the job's last error; without one, that stays.
+        Raises InvalidLease before anything is settled.
 
         Each reserved job gets a new fence, a lease for ``want.lease_seconds`` and one more
         attempt. Paused queues give nothing. Ready jobs past their expiry are cancelled
         (``expired``) on the way, a bounded number a call. Scheduled jobs are not looked
-        at: ``promote`` makes them ready. Raises InvalidLease.
+        at: ``promote`` makes them ready.
         """
         ...
 
@@ -305,8 +319,9 @@ class Driver(Protocol):
         ...
 
     def promote(self, limit: int) -> Promoted:
-        """Due scheduled jobs become ready, scheduled ones past their expiry are cancelled: up to
-        ``limit``."""
+        """Due scheduled jobs become ready, scheduled ones past their expiry (due or not) are
+        cancelled: up to ``limit``, those whose moment came first first. Ready jobs past their
+        expiry are left to the reserve."""
         ...
 
     def prune(self, limit: int) -> int:
@@ -318,7 +333,8 @@ class Driver(Protocol):
     def cancel(
         self, job_ids: Sequence[str], reason: Reason = Reason.OPERATOR
     ) -> list[CancelVerdict]:
-        """Waiting jobs: now. Running ones: recorded; the holder learns it on extend."""
+        """Waiting jobs: now. Running ones: recorded; the holder learns it on extend. A second
+        request changes nothing, the first one's ``reason`` stays."""
         ...
 
     def wait(self, queues: Sequence[str], seconds: float) -> None:
@@ -336,7 +352,8 @@ class Driver(Protocol):
         ...
 
     def lead(self, name: str, holder: str, seconds: float) -> Term | None:
-        """Become or stay the leader under ``name``; None while another holder's term runs."""
+        """Become or stay the leader under ``name`` until ``seconds`` from now; None while another
+        holder's term runs. Staying keeps the number."""
         ...
 
     def close(self) -> None:
@@ -371,9 +388,11 @@ class Inspector(Protocol):
     ) -> list[RequeueVerdict]:
         """Terminal jobs in one of ``states`` (and in ``queue``, when given) go back in line.
 
-        Clears result, cancel request and settled fence, keeps history and place in the order;
-        takes the idempotency key back, or answers ``key_held``. ``reset_attempts`` also clears
-        attempts and losses; without it, a job at its last attempt gets one more.
+        Clears result, expiry, ``unknown_since`` and settled fence, keeps last error, history and
+        place in the order; takes the idempotency key back, or answers ``key_held`` if another job
+        holds it now. The reason becomes ``operator``. ``reset_attempts`` also clears attempts and
+        losses; without it, a job at its last attempt gets one more. A wrong state is reported
+        before a wrong queue.
         """
         ...
 
