@@ -105,9 +105,6 @@ class Delays:
         return ("delays", *self.seconds)
 
 
-DEFAULT: Backoff = Exponential()
-
-
 def unpack(packed: Packed | None) -> Backoff:
     """The policy that ``pack()`` packed; None is the default one. Raises DecodeError."""
     if packed is None:
@@ -137,3 +134,6 @@ def _check(name: str, seconds: object) -> None:
             f"backoff {name} is {seconds!r}; use a number of seconds from 0 to "
             f"{defaults.MAX_DELAY_SECONDS:g}"
         )
+
+
+DEFAULT: Backoff = Exponential()

@@ -30,6 +30,7 @@ UNKNOWN_TASK_SECONDS = 3600.0
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_RESULT_BYTES = 1 << 20
 MAX_ERROR_BYTES = 64 << 10
+MAX_PROGRESS_BYTES = 4 << 10
 MAX_NAME_CHARS = 128
 MAX_KEY_CHARS = 255
 MAX_HEADERS_BYTES = 8 << 10
@@ -44,3 +45,6 @@ KEEP_DEAD_SECONDS = 30 * 86_400.0
 
 BATCH = 1000
 """Items of one bounded step: a page of reaping, pruning, promoting, one enqueue round trip."""
+
+ENQUEUE_RETRY_SECONDS = (0.05, 0.25)
+"""Pauses before an enqueue whose store was unreachable is sent again, with the same ids."""

@@ -4,6 +4,8 @@ TaskHarborError
  ├── ConfigurationError        a setting, URL or option that can't work
  │    └── UnknownDriver        no driver is registered for the URL's scheme
  ├── InvalidJob                a message that must not be stored (ValueError too)
+ ├── InvalidCall               arguments that do not fit the task's signature (TypeError too)
+ ├── NoCurrentJob              current_job() outside of a task (LookupError too)
  ├── InvalidLease              a lease of impossible length (ValueError too)
  ├── InvalidCursor             a list cursor that this store did not hand out (ValueError too)
  ├── CodecError
@@ -49,6 +51,14 @@ class UnknownDriver(ConfigurationError):
 
 class InvalidJob(TaskHarborError, ValueError):
     """A message that must not be stored: an option out of its range or of the wrong form."""
+
+
+class InvalidCall(TaskHarborError, TypeError):
+    """Arguments that do not fit the signature of the task's function."""
+
+
+class NoCurrentJob(TaskHarborError, LookupError):
+    """There is no current job: this code does not run inside a task."""
 
 
 class InvalidLease(TaskHarborError, ValueError):
