@@ -1,0 +1,221 @@
+"""Bytes to values, from the form that wire.py describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from taskharbor.codec import records
+from taskharbor.codec.leaves import READERS
+from taskharbor.codec.wire import (
+    EMPTY_CALL,
+    FROZENSET,
+    KEYWORDS,
+    MAP,
+    MAX_DEPTH,
+    SCALARS,
+    SET,
+    TUPLE,
+    VERSION_BYTE,
+    WIRE_VERSION,
+)
+from taskharbor.errors import DecodeError, UnknownWireVersion
+
+_unpackb = msgpack.unpackb
+
+Call = tuple[list[Any], dict[str, Any]]
+Rebuild = Callable[[list[Any], dict[str, Any]], Call]
+
+
+def decode(data: bytes) -> Any:
+    """The value that :func:`encode` was given.
+
+    Raises UnknownWireVersion for bytes of a newer version and DecodeError for anything else that
+    is wrong with them; never another exception, whatever the bytes.
+    """
+    if data[:1] != VERSION_BYTE:
+        raise _wrong_version(data)
+    try:
+        return _unpack(data[1:], _read_leaf)
+    except _Structured:
+        return _read_structures(data[1:], _Builder())
+    except DecodeError:
+        raise
+    except Exception as error:
+        # Anything: what msgpack and the constructors of leaves raise.
+        raise _corrupt(error) from error
+
+
+def decode_call(data: bytes, *, rebuild: Rebuild | None = None) -> Call:
+    """The ``(args, kwargs)`` that :func:`encode_call` was given. Raises like :func:`decode`.
+
+    ``rebuild`` (of :func:`rebuilder`) converts them to what the parameters are annotated with. Only
+    when it is given here, rather than called afterwards, can it also convert records whose class is
+    not found under its name: a class that moved, or was sent by a script.
+    """
+    if data == EMPTY_CALL:
+        return [], {}
+    if rebuild is None:
+        return _as_call(decode(data))
+    try:
+        call = _as_call(decode(data))
+    except records.UnknownClass:
+        return _rebuild_unresolved(data[1:], rebuild)
+    return rebuild(*call)
+
+
+def _read_structures(body: bytes, builder: _Builder) -> Any:
+    try:
+        return builder.build(_unpack(body, builder.read_extension), 0)
+    except DecodeError:
+        raise
+    except Exception as error:
+        # Anything: the constructors of a user's record classes run here.
+        raise _corrupt(error) from error
+
+
+def _rebuild_unresolved(body: bytes, rebuild: Rebuild) -> Call:
+    builder = _Builder(keep_unknown=True)
+    rebuilt = rebuild(*_as_call(_read_structures(body, builder)))
+    for unresolved in builder.unresolved:
+        if not unresolved.taken:
+            raise unresolved.error
+    return rebuilt
+
+
+def _as_call(call: Any) -> Call:
+    if type(call) is list and len(call) == 2:
+        args, kwargs = call
+        if type(args) is list and type(kwargs) is dict and KEYWORDS.issuperset(map(type, kwargs)):
+            return args, kwargs
+    raise DecodeError("these bytes hold a value, but not the arguments of a call")
+
+
+def _wrong_version(data: bytes) -> DecodeError:
+    if not data:
+        return DecodeError("no bytes to decode")
+    if data[0] > WIRE_VERSION:
+        return UnknownWireVersion(
+            f"wire version {data[0]}, and this TaskHarbor reads up to {WIRE_VERSION}: upgrade it, "
+            "or these bytes are none of its own"
+        )
+    return DecodeError(f"these bytes begin with {data[:1]!r}, which is no wire version")
+
+
+def _corrupt(error: Exception) -> DecodeError:
+    try:
+        text = str(error)
+    except Exception as unprintable:  # noqa: BLE001 - whatever a user's __str__ raises
+        text = f"its message can't be printed: {type(unprintable).__name__}"
+    line = text.partition("\n")[0][:200]
+    return DecodeError(f"corrupt or foreign bytes: {type(error).__name__}: {line}")
+
+
+def _unpack(body: bytes, read_extension: Callable[[int, bytes], Any]) -> Any:
+    # msgpack bounds every declared length by len(body).
+    return _unpackb(
+        body,
+        strict_map_key=False,
+        unicode_errors="surrogatepass",
+        timestamp=3,  # what another language's client wrote as msgpack's own timestamp
+        ext_hook=read_extension,
+    )
+
+
+class _Structured(Exception):
+    """There is a structure in the bytes: plain unpacking is not enough."""
+
+
+class _Mark:
+    """The first item of a structure."""
+
+    __slots__ = ("code", "data")
+
+    def __init__(self, code: int, data: bytes) -> None:
+        self.code = code
+        self.data = data
+
+
+_LEAVES = READERS | {records.ENUM: records.read_enum, records.FLAG: records.read_flag}
+
+
+def _read_leaf(code: int, data: bytes) -> Any:
+    reader = _LEAVES.get(code)
+    if reader is None:
+        raise _Structured
+    return reader(data)
+
+
+class _Builder:
+    """Makes structures of the arrays that begin with a mark.
+
+    ``keep_unknown``: values of unknown classes become Unresolved, also listed in ``unresolved``,
+    instead of an error.
+    """
+
+    def __init__(self, *, keep_unknown: bool = False) -> None:
+        self.unresolved: list[records.Unresolved] = []
+        self._keep_unknown = keep_unknown
+
+    def read_extension(self, code: int, data: bytes) -> Any:
+        if code in _STRUCTURES:
+            return _Mark(code, data)
+        reader = _LEAVES.get(code)
+        if reader is None:
+            raise DecodeError(f"an extension of unknown code {code}: upgrade TaskHarbor")
+        try:
+            return reader(data)
+        except records.UnknownClass as error:
+            return self._set_aside(records.unresolved_enum(code, data, error), error)
+
+    def build(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is list:
+            if SCALARS.issuperset(map(type, value)):
+                return value
+            return self._build_list(value, depth)
+        if kind is dict:
+            _check_depth(depth)
+            if any(type(key) is _Mark for key in value):
+                raise DecodeError("a mark where a key should be")
+            return {key: self.build(item, depth + 1) for key, item in value.items()}
+        if kind is _Mark:
+            raise DecodeError("a mark where a value should be")
+        return value
+
+    def _build_list(self, value: list[Any], depth: int) -> Any:
+        _check_depth(depth)
+        if type(value[0]) is not _Mark:
+            return [self.build(item, depth + 1) for item in value]
+        code, data = value[0].code, value[0].data
+        items = [self.build(item, depth + 1) for item in value[1:]]
+        collection = _COLLECTIONS.get(code)
+        if collection is not None:
+            return collection(items)
+        values = dict(zip(items[::2], items[1::2], strict=True))
+        if code == MAP:
+            return values
+        try:
+            return records.build_record(code, data, values)
+        except records.UnknownClass as error:
+            values.pop(records.UNSET, None)
+            return self._set_aside(records.Unresolved(values, error), error)
+
+    def _set_aside(
+        self, unresolved: records.Unresolved, error: records.UnknownClass
+    ) -> records.Unresolved:
+        if not self._keep_unknown:
+            raise error
+        self.unresolved.append(unresolved)
+        return unresolved
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_DEPTH + 2:  # the arguments of a call stand two levels deep
+        raise DecodeError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+_COLLECTIONS: dict[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
+_STRUCTURES = {*_COLLECTIONS, MAP, records.DATACLASS, records.NAMEDTUPLE, records.MODEL}

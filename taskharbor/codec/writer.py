@@ -1,0 +1,216 @@
+"""Values to bytes, in the form that wire.py describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+import msgpack
+
+from taskharbor.codec import records
+from taskharbor.codec.leaves import INT, WRITERS, late_writer, write_int
+from taskharbor.codec.refusal import Refused, step, unsupported
+from taskharbor.codec.wire import (
+    EMPTY_CALL,
+    FROZENSET,
+    KEYWORDS,
+    MAP,
+    MAX_DEPTH,
+    SCALARS,
+    SET,
+    TUPLE,
+    VERSION_BYTE,
+)
+from taskharbor.errors import EncodeError, PayloadTooLarge
+
+_packb = msgpack.packb
+_ExtType = msgpack.ExtType
+
+
+def encode(value: object, *, limit: int | None = None, what: str = "value") -> bytes:
+    """``value`` as bytes; at most ``limit`` of them.
+
+    Raises EncodeError with the path to what can't travel and what to do, and PayloadTooLarge;
+    ``what`` names the value in both ("argument", "result").
+    """
+    try:
+        if type(value) not in SCALARS:
+            value = _wire(value, 0)
+        data: bytes = VERSION_BYTE + _pack(value)
+    except Refused as refused:
+        root = what if what.isidentifier() and refused.path else ""
+        raise EncodeError(refused.describe(what, root)) from refused
+    except (RuntimeError, ValueError) as error:
+        # Changed by another thread meanwhile, or over 4 GiB.
+        raise EncodeError(f"can't encode {what}: {error}") from error
+    return _within(limit, data, what)
+
+
+def encode_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], *, limit: int | None = None
+) -> bytes:
+    """The arguments of a call as bytes. Raises like :func:`encode`."""
+    if not args and not kwargs:
+        return EMPTY_CALL
+    try:
+        if (
+            SCALARS.issuperset(map(type, args))
+            and SCALARS.issuperset(map(type, kwargs.values()))
+            and KEYWORDS.issuperset(map(type, kwargs))
+        ):
+            data = VERSION_BYTE + _pack([list(args), kwargs])
+        else:
+            data = VERSION_BYTE + _pack([_wire_args(args), _wire_kwargs(kwargs)])
+    except Refused as refused:
+        raise EncodeError(refused.describe("argument", "")) from refused
+    except (RuntimeError, ValueError) as error:
+        raise EncodeError(f"can't encode arguments: {error}") from error
+    return data if limit is None or len(data) <= limit else _within(limit, data, "arguments")
+
+
+def _wire_args(args: tuple[Any, ...]) -> list[Any]:
+    try:
+        return _wire_items(args, 0)
+    except Refused as refused:
+        refused.path.append("args")
+        raise
+
+
+def _wire_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    wire = {}
+    key = None
+    try:
+        for key, value in kwargs.items():
+            if type(key) is not str:
+                raise Refused(f"has a name that is not a str but a {type(key)!r}")
+            wire[key] = _wire(value, 0)
+    except Refused as refused:
+        refused.path += [step(key), "kwargs"]
+        raise
+    return wire
+
+
+def _within(limit: int | None, data: bytes, what: str) -> bytes:
+    if limit is None or len(data) <= limit:
+        return data
+    verb = "take" if what.endswith("s") else "takes"
+    setting = "max_result_bytes" if what == "result" else "max_payload_bytes"
+    raise PayloadTooLarge(
+        f"the {what} {verb} {len(data):,} bytes encoded, over the limit of {limit:,}; store the "
+        f"data elsewhere and pass a reference, or raise {setting}"
+    )
+
+
+# --- to the wire ------------------------------------------------------------------------------
+
+
+def _pack(wire: object) -> bytes:
+    # A fresh packer per call, as packb() makes one: a shared one keeps its largest buffer forever,
+    # and a finalizer that runs in mid-call could re-enter it.
+    try:
+        return _packb(wire, strict_types=True, default=_write_huge_int)  # type: ignore[no-any-return]
+    except UnicodeEncodeError:
+        # Lone surrogates (file names from os.listdir) travel as they are.
+        return _packb(  # type: ignore[no-any-return]
+            wire, strict_types=True, default=_write_huge_int, unicode_errors="surrogatepass"
+        )
+
+
+def _write_huge_int(value: object) -> Any:
+    """All that is left for msgpack to ask about once ``_wire`` has seen a value."""
+    if type(value) is not int:
+        raise unsupported(value)
+    return _ExtType(INT, write_int(value))
+
+
+def _wire(value: Any, depth: int) -> Any:
+    """``value`` in msgpack's own types and extensions. Shares what needs no change."""
+    kind = type(value)
+    if kind in SCALARS:
+        return value
+    if depth >= MAX_DEPTH:
+        raise Refused(f"is nested more than {MAX_DEPTH} levels deep, or contains itself")
+    if kind is list:
+        return value if SCALARS.issuperset(map(type, value)) else _wire_items(value, depth + 1)
+    if kind is dict:
+        return _wire_dict(value, depth + 1)
+    if kind is tuple:
+        return _wire_items(value, depth + 1, [_ExtType(TUPLE, b"")])
+    writer = WRITERS.get(kind) or late_writer(kind)
+    if writer is not None:
+        return _ExtType(writer[0], writer[1](value))
+    if kind is set or kind is frozenset:
+        return _wire_set(value, depth + 1)
+    if isinstance(value, Enum):
+        return _ExtType(*records.write_enum(value))
+    return _wire_record(value, kind, depth + 1)
+
+
+def _wire_items(items: Iterable[Any], depth: int, wire: list[Any] | None = None) -> list[Any]:
+    wire = [] if wire is None else wire
+    marks = len(wire)
+    try:
+        for item in items:
+            wire.append(_wire(item, depth))
+    except Refused as refused:
+        refused.path.append(f"[{len(wire) - marks}]")
+        raise
+    return wire
+
+
+def _wire_dict(value: dict[Any, Any], depth: int) -> Any:
+    if not SCALARS.issuperset(map(type, value)):
+        return _wire_map(value, depth)
+    if SCALARS.issuperset(map(type, value.values())):
+        return value
+    wire = {}
+    key = None
+    try:
+        for key, item in value.items():
+            wire[key] = _wire(item, depth)
+    except Refused as refused:
+        refused.path.append(step(key))
+        raise
+    return wire
+
+
+def _wire_map(value: dict[Any, Any], depth: int) -> list[Any]:
+    wire: list[Any] = [_ExtType(MAP, b"")]
+    place = ""
+    try:
+        for key, item in value.items():
+            place = " key "
+            wire.append(_wire(key, depth))
+            place = ""
+            wire.append(_wire(item, depth))
+    except Refused as refused:
+        refused.path.append(place + step(key))
+        raise
+    return wire
+
+
+def _wire_set(value: set[Any] | frozenset[Any], depth: int) -> list[Any]:
+    try:
+        items = [_wire(item, depth) for item in value]
+    except Refused as refused:
+        refused.path.append("{…}")
+        raise
+    mark = _ExtType(SET if type(value) is set else FROZENSET, b"")
+    return [mark, *sorted(items, key=_pack)]
+
+
+def _wire_record(value: object, kind: type, depth: int) -> list[Any]:
+    shape = records.shape_of(kind)
+    if shape is None:
+        raise unsupported(value)
+    wire: list[Any] = [_ExtType(shape.code, shape.name)]
+    name = ""
+    try:
+        for name, item in shape.values(value):
+            wire += (name, _wire(item, depth))
+    except Refused as refused:
+        if name:
+            refused.path.append(f".{name}")
+        raise
+    return wire
