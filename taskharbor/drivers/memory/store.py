@@ -1,0 +1,408 @@
+"""The store: every step of a job, each under one lock, on plain dictionaries.
+
+This is the contract of ``drivers/base.py`` in its shortest form. Each method takes ``now``, the
+store's clock, as its first argument, so that the same store serves an injected clock, the machine's
+own, and clients that bring a clock with each request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from threading import Lock
+
+from taskharbor import defaults
+from taskharbor.drivers.base import (
+    Attempt,
+    CancelVerdict,
+    Enqueued,
+    Exchange,
+    Extended,
+    Outcome,
+    Promoted,
+    Renewal,
+    Settled,
+    Term,
+    Want,
+)
+from taskharbor.drivers.memory.record import Record
+from taskharbor.drivers.memory.shelves import Shelves
+from taskharbor.drivers.memory.timeline import Timeline
+from taskharbor.drivers.memory.waiters import Waiters
+from taskharbor.lease import Reservation, Verdict, check_lease_seconds, judge
+from taskharbor.message import Message
+from taskharbor.settlement import Settlement
+from taskharbor.states import Move, Reason, State
+
+RETIRED_SECONDS = 2 * 86_400.0
+"""How long a retired holder is remembered: twice what the contract asks."""
+
+
+class JobStore:
+    """Jobs, leases and terms. ``first_fence``: where the fences of this namespace begin."""
+
+    def __init__(self, first_fence: int = 1) -> None:
+        self._lock = Lock()
+        self._jobs = Shelves()
+        self._waiters = Waiters()
+        self._orders = count(1)
+        self._fences = count(first_fence)
+        self._keys: dict[tuple[str, str], str] = {}
+        self._tombstones: dict[str, tuple[int, float]] = {}
+        self._tombstone_ends: Timeline[float] = Timeline()
+        self._retired: Timeline[float] = Timeline()
+        self._terms: dict[str, tuple[str, Term]] = {}
+        self._paused: set[str] = set()
+
+    # --- enqueue
+
+    def enqueue(self, now: float, batch: Sequence[Message]) -> list[Enqueued]:
+        with self._lock:
+            return [self._enqueue(now, message) for message in batch]
+
+    def _enqueue(self, now: float, message: Message) -> Enqueued:
+        there = self._jobs.get(message.id) or self._key_owner(now, message)
+        if there is not None:
+            return Enqueued(there.id, False, there.message.digest == message.digest)
+        due_at = message.due_at(now)
+        record = Record(
+            message=message,
+            order=next(self._orders),
+            state=State.READY,
+            reason=Reason.ENQUEUED,
+            enqueued_at=now,
+            due_at=due_at,
+            ready_at=now,
+            expires_at=message.expiry(now),
+        )
+        self._take_key(record)
+        self._line_up(now, record)
+        return Enqueued(message.id, True)
+
+    def _key_owner(self, now: float, message: Message) -> Record | None:
+        """The job that holds the message's idempotency key now."""
+        if message.idempotency_key is None:
+            return None
+        owner = self._keys.get((message.queue, message.idempotency_key))
+        if owner is None:
+            return None
+        record = self._jobs[owner]
+        return None if _key_lapsed(record, now) else record
+
+    def _take_key(self, record: Record) -> None:
+        key = record.message.idempotency_key
+        if key is not None:
+            self._keys[record.message.queue, key] = record.id
+
+    def _drop_key(self, record: Record) -> None:
+        key = record.message.idempotency_key
+        if key is not None and self._keys.get((record.message.queue, key)) == record.id:
+            del self._keys[record.message.queue, key]
+
+    def _line_up(self, now: float, record: Record) -> None:
+        """Put a record that is down up as scheduled or ready, as its ``due_at`` says."""
+        if record.due_at > now:
+            record.state = State.SCHEDULED
+        else:
+            record.state = State.READY
+            record.ready_at = now
+            self._waiters.touch(("queue", record.message.queue))
+        self._jobs.put(record)
+
+    # --- settle
+
+    def exchange(
+        self, now: float, holder: str, settlements: Sequence[Settlement], want: Want | None
+    ) -> Exchange:
+        if want is not None:
+            check_lease_seconds(want.lease_seconds)
+        with self._lock:
+            settled = [self._settle(now, settlement) for settlement in settlements]
+            if want is None:
+                return Exchange(settled, [], now)
+            if holder in self._retired:
+                return Exchange(settled, [], now, retired=True)
+            reserved, more = self._reserve(now, holder, want)
+            return Exchange(settled, reserved, now, more)
+
+    def _settle(self, now: float, settlement: Settlement) -> Settled:
+        record = self._jobs.get(settlement.job_id)
+        if record is None:
+            replay = settlement.terminal and self._was_settled_by(now, settlement)
+            return Settled(Verdict.ALREADY if replay else Verdict.NOT_FOUND, None)
+        verdict = judge(
+            record.state,
+            fence=settlement.fence,
+            current_fence=record.fence,
+            settled_fence=record.settled_fence,
+            lease_expires_at=record.lease_expires_at,
+            now=now,
+            guard=settlement.guard,
+            terminal_outcome=settlement.terminal,
+        )
+        if verdict is Verdict.APPLIED:
+            self._apply(now, record, settlement)
+        return Settled(verdict, record.state if self._jobs.get(record.id) else None)
+
+    def _apply(self, now: float, record: Record, settlement: Settlement) -> None:
+        self._jobs.take(record)
+        _remember_attempt(now, record, settlement)
+        record.losses += settlement.loss
+        if not settlement.charged:
+            record.attempts -= 1
+        if settlement.error is not None:
+            record.error = settlement.error
+        if settlement.unknown:
+            record.unknown_since = now if record.unknown_since is None else record.unknown_since
+        elif settlement.move is not Move.RELEASE:
+            record.unknown_since = None
+        landing = settlement.lands_in(cancel_requested=record.cancel_requested)
+        lease_length = record.lease_length
+        cancel_reason = record.clear_lease()
+        if not landing.terminal:
+            record.reason = settlement.reason
+            record.due_at = now + max(settlement.delay, 0.0)
+            self._line_up(now, record)
+            return
+        record.reason = settlement.reason if settlement.terminal else cancel_reason
+        record.result = settlement.result
+        record.settled_fence = record.fence
+        self._finish(now, record, landing, lease_length=lease_length)
+
+    def _finish(
+        self, now: float, record: Record, state: State, *, lease_length: float = 0.0
+    ) -> None:
+        """Put a record that is down up as terminal, or drop it when nothing is to be kept.
+
+        ``lease_length``: for how long a dropped job's last settlement may be sent again.
+        """
+        record.state = state
+        record.finished_at = now
+        message = record.message
+        if message.key_until == "terminal":
+            self._drop_key(record)
+        if getattr(message.retention, state.value) > 0:
+            self._jobs.put(record)
+        else:
+            self._drop_key(record)
+            if record.settled_fence is not None:
+                until = now + lease_length
+                self._tombstones[record.id] = (record.settled_fence, until)
+                self._tombstone_ends.set(record.id, until)
+        self._waiters.touch(("job", record.id))
+
+    def _was_settled_by(self, now: float, settlement: Settlement) -> bool:
+        """Whether this very lease ended the job that is gone, not long ago."""
+        fence, until = self._tombstones.get(settlement.job_id, (0, now))
+        return fence == settlement.fence and now < until
+
+    def _expire(self, now: float, record: Record) -> None:
+        """A waiting job is past its expiry."""
+        self._jobs.take(record)
+        record.reason = Reason.EXPIRED
+        self._finish(now, record, State.CANCELLED)
+
+    # --- reserve and leases
+
+    def _reserve(self, now: float, holder: str, want: Want) -> tuple[list[Reservation], bool]:
+        """What was reserved, and whether there is more to be had at once."""
+        reserved: list[Reservation] = []
+        skips = defaults.BATCH
+        for queue in want.queues:
+            while queue not in self._paused and (record := self._jobs.next_ready(queue)):
+                if len(reserved) >= want.limit or skips == 0:
+                    return reserved, True
+                if record.expired(now):
+                    self._expire(now, record)
+                    skips -= 1
+                else:
+                    reserved.append(self._lease(now, record, holder, want.lease_seconds))
+        return reserved, False
+
+    def _lease(self, now: float, record: Record, holder: str, seconds: float) -> Reservation:
+        self._jobs.take(record)
+        record.state = State.RUNNING
+        record.reason = Reason.RESERVED
+        record.attempts += 1
+        record.fence = next(self._fences)
+        record.holder = holder
+        record.reserved_at = now
+        record.lease_expires_at = now + seconds
+        self._jobs.put(record)
+        return record.reservation()
+
+    def held(self, now: float, holder: str) -> list[Reservation]:
+        with self._lock:
+            return [record.reservation() for record in self._jobs.held(holder)]
+
+    def retire(self, now: float, holder: str) -> list[Reservation]:
+        with self._lock:
+            self._retired.set(holder, now + RETIRED_SECONDS)
+            return [record.reservation() for record in self._jobs.held(holder)]
+
+    def extend(
+        self, now: float, holder: str, renewals: Sequence[Renewal], seconds: float
+    ) -> list[Extended]:
+        check_lease_seconds(seconds)
+        with self._lock:
+            return [self._extend(now, renewal, seconds) for renewal in renewals]
+
+    def _extend(self, now: float, renewal: Renewal, seconds: float) -> Extended:
+        record = self._jobs.get(renewal.job_id)
+        if record is None:
+            return Extended(Verdict.NOT_FOUND)
+        verdict = judge(
+            record.state,
+            fence=renewal.fence,
+            current_fence=record.fence,
+            settled_fence=record.settled_fence,
+            lease_expires_at=record.lease_expires_at,
+            now=now,
+            terminal_outcome=False,
+        )
+        if verdict is not Verdict.APPLIED:
+            return Extended(verdict)
+        expires_at = max(record.lease_expires_at or now, now + seconds)
+        record.lease_expires_at = expires_at
+        self._jobs.leases.set(record.id, expires_at)
+        if renewal.progress is not None:
+            record.progress = renewal.progress
+        if renewal.saved is not None:
+            record.saved = renewal.saved
+        return Extended(verdict, expires_at, record.cancel_requested)
+
+    def expired(self, now: float, limit: int) -> list[Reservation]:
+        with self._lock:
+            names = self._jobs.leases.until(now, limit)
+            return [self._jobs[name].reservation() for name in names]
+
+    # --- time
+
+    def promote(self, now: float, limit: int) -> Promoted:
+        with self._lock:
+            due = self._jobs.scheduled.until(now, limit)
+            for name in due:
+                self._promote(now, self._jobs[name])
+            first = self._jobs.scheduled.first()
+            next_due = first[0] if first else None
+            return Promoted(len(due), next_due, next_due is not None and next_due <= now, now)
+
+    def _promote(self, now: float, record: Record) -> None:
+        if record.expired(now):
+            self._expire(now, record)
+            return
+        self._jobs.take(record)
+        record.reason = Reason.DUE
+        self._line_up(now, record)
+
+    def prune(self, now: float, limit: int) -> int:
+        with self._lock:
+            over = self._jobs.finished.until(now, limit)
+            for name in over:
+                self._drop(self._jobs[name])
+            tombstones = self._tombstone_ends.until(now, limit - len(over))
+            for name in tombstones:
+                self._tombstone_ends.discard(name)
+                del self._tombstones[name]
+            holders = self._retired.until(now, limit - len(over) - len(tombstones))
+            for name in holders:
+                self._retired.discard(name)
+            return len(over) + len(tombstones) + len(holders)
+
+    def _drop(self, record: Record) -> None:
+        """Remove a record for good."""
+        self._jobs.take(record)
+        self._drop_key(record)
+        self._waiters.touch(("job", record.id))
+
+    def lead(self, now: float, name: str, holder: str, seconds: float) -> Term | None:
+        with self._lock:
+            leader, term = self._terms.get(name, ("", Term(0, now)))
+            if leader != holder:
+                if now < term.expires_at:
+                    return None
+                term = Term(term.number + 1, now)
+            term = Term(term.number, now + seconds)
+            self._terms[name] = (holder, term)
+            return term
+
+    # --- those who wait
+
+    def cancel(self, now: float, job_ids: Sequence[str], reason: Reason) -> list[CancelVerdict]:
+        with self._lock:
+            return [self._cancel(now, job_id, reason) for job_id in job_ids]
+
+    def _cancel(self, now: float, job_id: str, reason: Reason) -> CancelVerdict:
+        record = self._jobs.get(job_id)
+        if record is None:
+            return CancelVerdict.NOT_FOUND
+        if record.state.terminal:
+            return CancelVerdict.FINISHED
+        if record.state is State.RUNNING:
+            record.cancel_reason = record.cancel_reason or reason
+            return CancelVerdict.REQUESTED
+        self._jobs.take(record)
+        record.reason = reason
+        self._finish(now, record, State.CANCELLED)
+        return CancelVerdict.CANCELLED
+
+    def wait(self, now: float, queues: Sequence[str], seconds: float) -> bool:
+        """Whether a job may have become ready; False when the time was over first."""
+        topics = [("queue", queue) for queue in queues]
+        with self._lock:
+            if any(q not in self._paused and self._jobs.next_ready(q) for q in queues):
+                return True
+            event = self._waiters.add(topics)
+        try:
+            return event.wait(seconds)
+        finally:
+            with self._lock:
+                self._waiters.remove(topics, event)
+
+    def results(self, now: float, job_ids: Sequence[str]) -> list[Outcome | None]:
+        with self._lock:
+            return self._results(job_ids)
+
+    def wait_results(
+        self, now: float, job_ids: Sequence[str], seconds: float
+    ) -> list[Outcome | None]:
+        topics = [("job", job_id) for job_id in job_ids]
+        with self._lock:
+            results = self._results(job_ids)
+            if not results or any(result is None or result.state.terminal for result in results):
+                return results
+            event = self._waiters.add(topics)
+        try:
+            event.wait(seconds)
+        finally:
+            with self._lock:
+                self._waiters.remove(topics, event)
+                results = self._results(job_ids)
+        return results
+
+    def _results(self, job_ids: Sequence[str]) -> list[Outcome | None]:
+        records = (self._jobs.get(job_id) for job_id in job_ids)
+        return [record.outcome() if record else None for record in records]
+
+
+def _key_lapsed(record: Record, now: float) -> bool:
+    """Whether the period for which the job holds its key is over."""
+    until = record.message.key_until
+    return isinstance(until, int | float) and now >= record.enqueued_at + until
+
+
+def _remember_attempt(now: float, record: Record, settlement: Settlement) -> None:
+    if settlement.move is Move.RELEASE and not settlement.loss:
+        return
+    started_at = now if record.reserved_at is None else record.reserved_at
+    record.history.append(
+        Attempt(
+            record.fence,
+            record.attempts,
+            record.holder,
+            started_at,
+            now,
+            settlement.reason,
+            settlement.error,
+        )
+    )
