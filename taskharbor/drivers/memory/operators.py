@@ -104,7 +104,7 @@ class Store(JobStore):
         if reset_attempts:
             record.attempts = 0
             record.losses = 0
-        self._line_up(now, record)
+        self._line_up(now, record, State.READY if due_at <= now else State.SCHEDULED)
 
     def delete(self, now: float, job_ids: Sequence[str]) -> list[DeleteVerdict]:
         with self._lock:

@@ -47,8 +47,8 @@ class Place:
         place = cls(*(directory / f"{name}.{suffix}" for suffix in ("sock", "lock", "log")))
         if len(os.fsencode(place.socket_path)) > _MAX_PATH_BYTES:
             raise ConfigurationError(
-                f"the socket path {place.socket_path} is longer than the {_MAX_PATH_BYTES} bytes "
-                "that a Unix socket may have; use a shorter name or set XDG_RUNTIME_DIR to a shorter path"
+                f"the socket path {place.socket_path} is over the {_MAX_PATH_BYTES} bytes that a "
+                "Unix socket may have; use a shorter name, or a shorter XDG_RUNTIME_DIR"
             )
         return place
 

@@ -76,7 +76,9 @@ class JobStore:
             expires_at=message.expiry(now),
         )
         self._take_key(record)
-        self._line_up(now, record)
+        self._tombstones.pop(message.id, None)
+        self._tombstone_ends.discard(message.id)
+        self._line_up(now, record, State.READY if due_at <= now else State.SCHEDULED)
         return Enqueued(message.id, True)
 
     def _key_owner(self, now: float, message: Message) -> Record | None:
@@ -99,12 +101,10 @@ class JobStore:
         if key is not None and self._keys.get((record.message.queue, key)) == record.id:
             del self._keys[record.message.queue, key]
 
-    def _line_up(self, now: float, record: Record) -> None:
-        """Put a record that is down up as scheduled or ready, as its ``due_at`` says."""
-        if record.due_at > now:
-            record.state = State.SCHEDULED
-        else:
-            record.state = State.READY
+    def _line_up(self, now: float, record: Record, state: State) -> None:
+        """Put a record that is down up as ready or scheduled."""
+        record.state = state
+        if state is State.READY:
             record.ready_at = now
             self._waiters.touch(("queue", record.message.queue))
         self._jobs.put(record)
@@ -161,8 +161,8 @@ class JobStore:
         cancel_reason = record.clear_lease()
         if not landing.terminal:
             record.reason = settlement.reason
-            record.due_at = now + max(settlement.delay, 0.0)
-            self._line_up(now, record)
+            record.due_at = now + settlement.delay
+            self._line_up(now, record, landing)
             return
         record.reason = settlement.reason if settlement.terminal else cancel_reason
         record.result = settlement.result
@@ -293,7 +293,7 @@ class JobStore:
             return
         self._jobs.take(record)
         record.reason = Reason.DUE
-        self._line_up(now, record)
+        self._line_up(now, record, State.READY)
 
     def prune(self, now: float, limit: int) -> int:
         with self._lock:
