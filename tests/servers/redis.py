@@ -103,7 +103,8 @@ class RedisCluster:
         options: Sequence[str] = (),
     ) -> None:
         cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout"]
-        cluster += [str(int(node_timeout_seconds * 1000)), *options]
+        cluster += [str(int(node_timeout_seconds * 1000))]
+        cluster += ["--repl-diskless-sync-delay", "0", *options]
         count = 3 * (1 + replicas)
         self.nodes = [RedisServer(binary=binary, aof=aof, options=cluster) for _ in range(count)]
         self.masters = self.nodes[:3]
