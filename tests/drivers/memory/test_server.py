@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from taskharbor.clock import ManualClock
@@ -214,9 +215,10 @@ def test_fences_of_a_later_server_go_on_above() -> None:
 
 
 def test_a_server_that_does_not_answer_is_unavailable() -> None:
-    driver = connect("memory://jobs?linger=0.2&timeout=0.2")
+    driver = connect("memory://jobs?linger=0.2&timeout=2")
     pid = server_pid()
     os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     try:
         with pytest.raises(StoreUnavailable):
             put(driver, "a")
@@ -357,9 +359,7 @@ def test_a_server_that_cannot_start_is_unavailable(monkeypatch: pytest.MonkeyPat
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        # Adopted by init; where that reaps nobody, a zombie is left.
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    # Ours are adopted by init; where nobody reaps, what is left is a zombie.
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
