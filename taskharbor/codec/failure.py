@@ -43,7 +43,7 @@ class Failure:
         chain = _chain(exc)
         failure: Self | None = None
         for link in reversed(chain):
-            text = _traceback_of(link) if link is exc else ""
+            text = _traceback_of(chain) if link is exc else ""
             failure = cls(
                 type=_clean(type(link).__qualname__, MAX_NAME),
                 module=_clean(type(link).__module__, MAX_NAME),
@@ -99,9 +99,22 @@ def _message_of(exc: BaseException) -> str:
         return f"<the message can't be printed: {type(error).__qualname__}>"
 
 
-def _traceback_of(exc: BaseException) -> str:
+def _traceback_of(chain: list[BaseException]) -> str:
+    """What Python prints for an uncaught exception, of the links in ``chain`` only."""
+    blocks = [_block(chain[-1])]
+    for cause, link in zip(chain[:0:-1], chain[-2::-1], strict=True):
+        blocks += (_CAUSED if link.__cause__ is cause else _MEANWHILE, _block(link))
+    return "".join(blocks)
+
+
+_CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
+_MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
+
+
+def _block(exc: BaseException) -> str:
+    frames = _own_frames(exc.__traceback__)
     try:
-        return "".join(traceback.format_exception(type(exc), exc, _own_frames(exc.__traceback__)))
+        return "".join(traceback.format_exception(type(exc), exc, frames, chain=False))
     except Exception as error:  # noqa: BLE001 - whatever the user's class raises
         return f"<the traceback can't be printed: {type(error).__qualname__}>"
 

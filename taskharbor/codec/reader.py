@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -14,6 +14,7 @@ from taskharbor.codec.wire import (
     FROZENSET,
     KEYWORDS,
     MAP,
+    MARK_PREFIX,
     MAX_DEPTH,
     SCALARS,
     SET,
@@ -37,10 +38,10 @@ def decode(data: bytes) -> Any:
     """
     if data[:1] != VERSION_BYTE:
         raise _wrong_version(data)
+    if MARK_PREFIX in data:
+        return _read_structures(data[1:], _Builder())
     try:
         return _unpack(data[1:], _read_leaf)
-    except _Structured:
-        return _read_structures(data[1:], _Builder())
     except DecodeError:
         raise
     except Exception as error:
@@ -88,7 +89,9 @@ def _rebuild_unresolved(body: bytes, rebuild: Rebuild) -> Call:
 def _as_call(call: Any) -> Call:
     if type(call) is list and len(call) == 2:
         args, kwargs = call
-        if type(args) is list and type(kwargs) is dict and KEYWORDS.issuperset(map(type, kwargs)):
+        if type(args) is list and type(kwargs) is dict:
+            if not KEYWORDS.issuperset(map(type, kwargs)):
+                raise DecodeError("the name of a keyword argument is not a str")
             return args, kwargs
     raise DecodeError("these bytes hold a value, but not the arguments of a call")
 
@@ -124,18 +127,13 @@ def _unpack(body: bytes, read_extension: Callable[[int, bytes], Any]) -> Any:
     )
 
 
-class _Structured(Exception):
-    """There is a structure in the bytes: plain unpacking is not enough."""
-
-
 class _Mark:
     """The first item of a structure."""
 
-    __slots__ = ("code", "data")
+    __slots__ = ("code",)
 
-    def __init__(self, code: int, data: bytes) -> None:
+    def __init__(self, code: int) -> None:
         self.code = code
-        self.data = data
 
 
 _LEAVES = READERS | {records.ENUM: records.read_enum, records.FLAG: records.read_flag}
@@ -144,7 +142,7 @@ _LEAVES = READERS | {records.ENUM: records.read_enum, records.FLAG: records.read
 def _read_leaf(code: int, data: bytes) -> Any:
     reader = _LEAVES.get(code)
     if reader is None:
-        raise _Structured
+        raise DecodeError(f"an extension of unknown code {code}: upgrade TaskHarbor")
     return reader(data)
 
 
@@ -160,13 +158,10 @@ class _Builder:
         self._keep_unknown = keep_unknown
 
     def read_extension(self, code: int, data: bytes) -> Any:
-        if code in _STRUCTURES:
-            return _Mark(code, data)
-        reader = _LEAVES.get(code)
-        if reader is None:
-            raise DecodeError(f"an extension of unknown code {code}: upgrade TaskHarbor")
+        if code in _STRUCTURES and not data:
+            return _Mark(code)
         try:
-            return reader(data)
+            return _read_leaf(code, data)
         except records.UnknownClass as error:
             return self._set_aside(records.unresolved_enum(code, data, error), error)
 
@@ -189,16 +184,15 @@ class _Builder:
         _check_depth(depth)
         if type(value[0]) is not _Mark:
             return [self.build(item, depth + 1) for item in value]
-        code, data = value[0].code, value[0].data
         items = [self.build(item, depth + 1) for item in value[1:]]
+        code = value[0].code
         collection = _COLLECTIONS.get(code)
-        if collection is not None:
-            return collection(items)
-        values = dict(zip(items[::2], items[1::2], strict=True))
-        if code == MAP:
-            return values
+        return self._build_record(code, *items) if collection is None else collection(items)
+
+    def _build_record(self, code: int, name: str, *items: Any) -> Any:
+        values = _pairs(items)
         try:
-            return records.build_record(code, data, values)
+            return records.build_record(code, name, values)
         except records.UnknownClass as error:
             values.pop(records.UNSET, None)
             return self._set_aside(records.Unresolved(values, error), error)
@@ -217,5 +211,14 @@ def _check_depth(depth: int) -> None:
         raise DecodeError(f"nested more than {MAX_DEPTH} levels deep")
 
 
-_COLLECTIONS: dict[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
-_STRUCTURES = {*_COLLECTIONS, MAP, records.DATACLASS, records.NAMEDTUPLE, records.MODEL}
+def _pairs(items: Sequence[Any]) -> dict[Any, Any]:
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+_COLLECTIONS: dict[int, Callable[[list[Any]], Any]] = {
+    TUPLE: tuple,
+    SET: set,
+    FROZENSET: frozenset,
+    MAP: _pairs,
+}
+_STRUCTURES = {*_COLLECTIONS, records.DATACLASS, records.NAMEDTUPLE, records.MODEL}

@@ -165,7 +165,7 @@ class Shape:
     """How the records of one class are written: code, wire name, and how to read the fields."""
 
     code: int
-    name: bytes
+    name: str
     values: Callable[[Any], Iterable[tuple[str, Any]]]
 
 
@@ -175,13 +175,11 @@ def shape_of(cls: type) -> Shape | None:
     if is_dataclass(cls):
         _check_rebuildable(cls)
         names = tuple(field.name for field in fields(cls))
-        return Shape(DATACLASS, write_text(class_name(cls)), lambda v: _attributes(v, names))
+        return Shape(DATACLASS, class_name(cls), lambda v: _attributes(v, names))
     if is_namedtuple(cls):
-        return Shape(
-            NAMEDTUPLE, write_text(class_name(cls)), lambda v: zip(v._fields, v, strict=True)
-        )
+        return Shape(NAMEDTUPLE, class_name(cls), lambda v: zip(v._fields, v, strict=True))
     if is_model(cls):
-        return Shape(MODEL, write_text(class_name(cls)), _model_values)
+        return Shape(MODEL, class_name(cls), _model_values)
     return None
 
 
@@ -236,9 +234,8 @@ UNSET = "\0unset"
 # --- rebuilding -------------------------------------------------------------------------------
 
 
-def build_record(code: int, data: bytes, values: dict[str, Any]) -> Any:
+def build_record(code: int, name: str, values: dict[str, Any]) -> Any:
     """The record that was written. Raises DecodeError (or whatever its class raises)."""
-    name = read_text(data)
     if code == DATACLASS:
         return build_dataclass(find_class(name, "a dataclass", is_dataclass), values)
     if code == NAMEDTUPLE:
@@ -265,6 +262,13 @@ def build_dataclass(cls: Any, values: dict[str, Any]) -> Any:
 @lru_cache(maxsize=1024)
 def constructor_names(cls: type) -> frozenset[str]:
     return frozenset(inspect.signature(cls).parameters)
+
+
+@lru_cache(maxsize=1024)
+def field_names(cls: Any) -> tuple[str, ...]:
+    """All that :func:`build_dataclass` takes: the fields, and what else the constructor wants."""
+    names = [field.name for field in fields(cls)]
+    return (*names, *(name for name in inspect.signature(cls).parameters if name not in names))
 
 
 def missing_field(cls: type, name: str) -> DecodeError:

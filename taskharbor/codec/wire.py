@@ -5,8 +5,9 @@ extension:
 
 - a *leaf* (leaves.py, and an Enum member) is one extension with no other value inside;
 - a *structure* (tuple, set, dict with unusual keys, record) is an array whose first item is an
-  extension that says what it is, its *mark*: ``[mark, item, item, …]``. Nesting stays msgpack's
-  own, so one linear pass in C reads it all, and no depth of it can exhaust the stack.
+  empty extension that says what it is, its *mark*: ``[mark, item, item, …]``. Nesting stays
+  msgpack's own, so one linear pass in C reads it all, and no depth of it can exhaust the stack.
+  A record's first item is its class's name; a name and a value per field follow.
 
 Guarantees: what is decoded has the types and the values of what was encoded; what would not is
 refused when it is encoded. Equal sets give equal bytes in every process (their items are sorted by
@@ -31,3 +32,6 @@ EMPTY_CALL: bytes = VERSION_BYTE + msgpack.packb([[], {}])
 # Codes of the structures with nothing but items; those of leaves and records stand with them.
 # A released code is never given another meaning.
 TUPLE, SET, FROZENSET, MAP = 32, 33, 34, 35
+
+MARK_PREFIX = b"\xc7\x00"
+"""How every mark begins. Bytes without it hold no structure; with it, they may."""

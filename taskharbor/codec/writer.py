@@ -24,7 +24,8 @@ from taskharbor.codec.wire import (
 )
 from taskharbor.errors import EncodeError, PayloadTooLarge
 
-_packb = msgpack.packb
+_Packer = msgpack.Packer
+_FIRST_BUFFER = 1024
 _ExtType = msgpack.ExtType
 
 
@@ -106,15 +107,17 @@ def _within(limit: int | None, data: bytes, what: str) -> bytes:
 
 
 def _pack(wire: object) -> bytes:
-    # A fresh packer per call, as packb() makes one: a shared one keeps its largest buffer forever,
-    # and a finalizer that runs in mid-call could re-enter it.
+    # A fresh packer per call: a shared one keeps its largest buffer forever, and a finalizer that
+    # runs in mid-call could re-enter it. A small first buffer halves what packb() takes.
     try:
-        return _packb(wire, strict_types=True, default=_write_huge_int)  # type: ignore[no-any-return]
+        return _Packer(  # type: ignore[no-any-return]
+            strict_types=True, default=_write_huge_int, buf_size=_FIRST_BUFFER
+        ).pack(wire)
     except UnicodeEncodeError:
         # Lone surrogates (file names from os.listdir) travel as they are.
-        return _packb(  # type: ignore[no-any-return]
-            wire, strict_types=True, default=_write_huge_int, unicode_errors="surrogatepass"
-        )
+        return _Packer(  # type: ignore[no-any-return]
+            strict_types=True, default=_write_huge_int, unicode_errors="surrogatepass"
+        ).pack(wire)
 
 
 def _write_huge_int(value: object) -> Any:
@@ -204,7 +207,7 @@ def _wire_record(value: object, kind: type, depth: int) -> list[Any]:
     shape = records.shape_of(kind)
     if shape is None:
         raise unsupported(value)
-    wire: list[Any] = [_ExtType(shape.code, shape.name)]
+    wire: list[Any] = [_ExtType(shape.code, b""), shape.name]
     name = ""
     try:
         for name, item in shape.values(value):
