@@ -1,0 +1,72 @@
+"""Where the suite finds a store: what a driver's author writes a fixture for."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from taskharbor.clock import Clock
+from taskharbor.drivers import registry
+from taskharbor.drivers.base import InspectableDriver, JobFilter, Migratable
+from taskharbor.lease import Guard
+from taskharbor.settlement import Settlement
+from taskharbor.states import State
+
+
+class Harness:
+    """One empty store, for one test.
+
+    Most drivers need no more than ``Harness(url)``, where ``url`` names an empty namespace, file
+    or database; everything else has a default. ``connect`` goes through the registry, so the URL's
+    scheme must be registered. Subclass it for a store that needs more.
+
+    Making an empty store for every test may be slow. Then make one for many tests and give it back
+    empty: :func:`empty` does that through the contract alone.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._drivers: list[InspectableDriver] = []
+
+    def connect(self, clock: Clock | None = None) -> InspectableDriver:
+        """A new driver on this store, its schema migrated. With ``shared`` among its capabilities
+        all drivers of one harness see the same jobs; else a test makes only one."""
+        driver = registry.connect(self.url, clock=clock)
+        self._drivers.append(driver)
+        if isinstance(driver, Migratable) and driver.capabilities.migrates:
+            driver.migrate()
+        return driver
+
+    def close(self) -> None:
+        """Close every driver that ``connect`` made. The suite calls it after each test."""
+        while self._drivers:
+            self._drivers.pop().close()
+
+    def crash(self) -> None:
+        """End the store as roughly as it can end, and start it again; for ``Durable``.
+
+        A store that lives in a server kills it here (SIGKILL). For a store of files there is
+        nothing to kill: the default only closes the connections.
+        """
+        self.close()
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """An open transaction of the caller's own, for ``Transactional``: committed when the block
+        ends, rolled back when it raises."""
+        raise NotImplementedError(
+            "the driver says transactional_enqueue: give its harness a transaction()"
+        )
+
+
+def empty(driver: InspectableDriver) -> None:
+    """Leave no job, key or pause in the store. Retired holders and terms stay."""
+    while running := driver.list_jobs(JobFilter(state=State.RUNNING)).jobs:
+        driver.exchange("", [_given_up(job.id, job.fence or 0) for job in running])
+    while driver.purge(JobFilter()):
+        pass
+    for queue in driver.queues():
+        driver.resume(queue.name)
+
+
+def _given_up(job_id: str, fence: int) -> Settlement:
+    return Settlement.die(job_id, fence, error=None, guard=Guard.ANY)
