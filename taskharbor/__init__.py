@@ -1,5 +1,49 @@
 """TaskHarbor runs Python functions as durable background jobs."""
 
+from taskharbor.app import TaskHarbor
+from taskharbor.backoff import Delays, Exponential, Fixed
+from taskharbor.context import JobContext, current_job
+from taskharbor.control import Cancel, Reject, Retry, Snooze, SoftTimeLimit
+from taskharbor.errors import (
+    JobCancelled,
+    JobNotFound,
+    ResultNotStored,
+    ResultTimeout,
+    TaskFailed,
+    TaskHarborError,
+)
+from taskharbor.middleware import Middleware
+from taskharbor.result import AsyncResult
+from taskharbor.signature import Signature
+from taskharbor.states import State
+from taskharbor.task import AsyncTask, SyncTask, Task
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "AsyncResult",
+    "AsyncTask",
+    "Cancel",
+    "Delays",
+    "Exponential",
+    "Fixed",
+    "JobCancelled",
+    "JobContext",
+    "JobNotFound",
+    "Middleware",
+    "Reject",
+    "ResultNotStored",
+    "ResultTimeout",
+    "Retry",
+    "Signature",
+    "Snooze",
+    "SoftTimeLimit",
+    "State",
+    "SyncTask",
+    "Task",
+    "TaskFailed",
+    "TaskHarbor",
+    "TaskHarborError",
+    "__version__",
+    "current_job",
+]

@@ -8,9 +8,9 @@ context; it is not for other threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from taskharbor import codec, defaults
 from taskharbor.control import Cancel, SoftTimeLimit
@@ -58,8 +58,12 @@ class Control(Protocol):
         ...
 
 
+T = TypeVar("T")
+
 _UNREAD: Any = object()
 _current: ContextVar[JobContext] = ContextVar("taskharbor_job")
+enter = _current.set
+"""Make a job the current one in the context that this is called in."""
 
 
 def current_job() -> JobContext:
@@ -76,6 +80,28 @@ def current_job() -> JobContext:
             "current_job() was called outside of a task; call it from a task's function, or from "
             "what that calls in the same thread"
         ) from None
+
+
+def in_job() -> bool:
+    return _current.get(None) is not None
+
+
+def run_as(job: JobContext, call: Callable[[], T]) -> T:
+    """``call()``, with ``job`` as the current one meanwhile."""
+    token = _current.set(job)
+    try:
+        return call()
+    finally:
+        _current.reset(token)
+
+
+async def await_as(job: JobContext, coroutine: Awaitable[T]) -> T:
+    """``run_as()`` for a coroutine."""
+    token = _current.set(job)
+    try:
+        return await coroutine
+    finally:
+        _current.reset(token)
 
 
 class JobContext:
@@ -225,3 +251,21 @@ class Detached:
     def save(self, value: bytes) -> None: ...
 
     def progress(self, value: bytes) -> None: ...
+
+
+def detached(task: str, queue: str) -> JobContext:
+    """The job of a task that is called directly."""
+    job = Reservation(
+        id="detached",
+        queue=queue,
+        task=task,
+        body=b"",
+        fence=0,
+        attempt=1,
+        losses=0,
+        priority=0,
+        enqueued_at=0.0,
+        reserved_at=0.0,
+        lease_expires_at=math.inf,
+    )
+    return JobContext(job, Call(b"", None), Detached())

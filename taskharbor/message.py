@@ -22,7 +22,7 @@ from taskharbor.errors import DecodeError, InvalidJob, PayloadTooLarge, UnknownW
 
 BODY_VERSION = 1
 _VERSION_BYTE = bytes([BODY_VERSION])
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:\-]*\Z")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]*\Z")
 _FIELDS_IN_BODY = 4
 _BODY_START = _VERSION_BYTE + bytes([0x90 | _FIELDS_IN_BODY])  # a msgpack array of four
 _packb = msgpack.packb
@@ -235,11 +235,11 @@ def _not_a_body(body: bytes) -> DecodeError:
 
 def check_name(what: str, name: object) -> None:
     """A job id, task or queue name: 1 to 128 of letters, digits and ``_ . : -``, beginning
-    with a letter or digit."""
+    with a letter, digit or underscore."""
     if type(name) is not str or len(name) > defaults.MAX_NAME_CHARS or not _NAME.match(name):
         raise InvalidJob(
             f"{what} {name!r} is not a valid name; use 1 to {defaults.MAX_NAME_CHARS} "
-            "letters, digits, '_', '.', ':' or '-', beginning with a letter or digit"
+            "letters, digits, '_', '.', ':' or '-', beginning with a letter, digit or '_'"
         )
 
 

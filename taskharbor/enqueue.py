@@ -1,0 +1,83 @@
+"""From calls to stored jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from taskharbor import defaults
+from taskharbor.drivers.base import Enqueued
+from taskharbor.errors import StoreUnavailable
+from taskharbor.message import Message
+from taskharbor.middleware import EnqueueRequest
+from taskharbor.result import AsyncResult
+from taskharbor.signals import JobEnqueued
+from taskharbor.signature import Signature
+
+if TYPE_CHECKING:
+    from taskharbor.app import TaskHarbor
+
+Calls = Sequence[Signature[Any]]
+
+
+def enqueue(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
+    """Store one batch; the results in the order of the calls. All of it or nothing is stored."""
+    if app.stack.enqueues:
+        return _through_middleware(app, calls, connection)
+    return _store(app, calls, connection)
+
+
+def batches(calls: Iterable[Signature[Any]]) -> Iterator[list[Signature[Any]]]:
+    """``calls`` in lists of ``defaults.BATCH``, one of which is held at a time."""
+    rest = iter(calls)
+    while batch := list(islice(rest, defaults.BATCH)):
+        yield batch
+
+
+def _through_middleware(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
+    requests = [
+        EnqueueRequest(
+            call.task, call.args, call.kwargs, dict(call.task.call_options.get("headers") or {})
+        )
+        for call in calls
+    ]
+    return app.stack.enqueue(
+        requests, lambda changed: _store(app, [_call(request) for request in changed], connection)
+    )
+
+
+def _call(request: EnqueueRequest) -> Signature[Any]:
+    task = request.task
+    if request.headers != (task.call_options.get("headers") or {}):
+        task = task.using(headers=request.headers)
+    return Signature(task, request.args, request.kwargs)
+
+
+def _store(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
+    messages = [call.task.message(call.args, call.kwargs) for call in calls]
+    answers = _send(app, messages, connection)
+    results: list[AsyncResult[Any]] = [
+        # An id made here was created here, also when a repeat of the request found it there.
+        AsyncResult(answer.id, app, answer.created or not message.digest, answer.same_request)
+        for message, answer in zip(messages, answers, strict=True)
+    ]
+    if app.signals.enqueued.handlers:
+        for message, result in zip(messages, results, strict=True):
+            app.signals.enqueued.send(
+                JobEnqueued(result.id, message.task, message.queue, result.created)
+            )
+    return results
+
+
+def _send(app: TaskHarbor, messages: list[Message], connection: Any) -> list[Enqueued]:
+    """Enqueue is idempotent on the job's id: when the reply is lost, the same messages go again."""
+    if connection is not None:
+        return app.driver.enqueue(messages, connection=connection)
+    for pause in defaults.ENQUEUE_RETRY_SECONDS:
+        try:
+            return app.driver.enqueue(messages)
+        except StoreUnavailable:
+            time.sleep(pause)
+    return app.driver.enqueue(messages)

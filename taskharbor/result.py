@@ -1,0 +1,347 @@
+"""What a caller holds after an enqueue: the way back to the job, and to what became of it."""
+
+from __future__ import annotations
+
+import builtins
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from taskharbor import codec
+from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, Job, Outcome
+from taskharbor.errors import (
+    DecodeError,
+    JobCancelled,
+    JobNotFound,
+    ResultNotStored,
+    ResultTimeout,
+    TaskFailed,
+)
+from taskharbor.message import read_body
+from taskharbor.states import Reason, State
+
+if TYPE_CHECKING:
+    from taskharbor.app import TaskHarbor
+
+R = TypeVar("R")
+
+_WAIT_SECONDS = 10.0
+"""One wait in the store; ``get()`` makes as many as it needs, so that Ctrl-C gets through."""
+
+
+class AsyncResult(Generic[R]):
+    """The result of one job, now or later.
+
+    Equal to every other one of the same job and app. Pickles as the job's id and the app's name:
+    where it is unpickled, an app of that name must exist.
+
+    ``created`` False: the enqueue found this job there before, by id or idempotency key, and
+    changed nothing; ``same_request`` then tells a replay from another request under the same key.
+    """
+
+    __slots__ = ("app", "created", "id", "same_request")
+
+    def __init__(
+        self, job_id: str, app: TaskHarbor, created: bool = True, same_request: bool = True
+    ) -> None:
+        self.id = job_id
+        self.app = app
+        self.created = created
+        self.same_request = same_request
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AsyncResult):
+            return NotImplemented
+        return self.id == other.id and self.app.name == other.app.name
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.id, self.app.name, self.created, self.same_request)
+
+    # --- the value ----------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None) -> R:
+        """What the task returned; waits for it, at most ``timeout`` seconds (None: as it takes).
+
+        Raises TaskFailed when the job is dead (an instance of the exception's own type too, where
+        that is a built-in one), JobCancelled, ResultTimeout, ResultNotStored, and JobNotFound when
+        the job is gone: it never waits for a job that is not there.
+        """
+        return self._value(self._wait(timeout))
+
+    async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - get()'s name
+        """``get()`` for async code."""
+        return self._value(await self.app.bridge.wait(self.app, self.id, timeout))
+
+    def wait(self, timeout: float | None = None) -> State:
+        """Wait until the job is over; its state. Raises ResultTimeout and JobNotFound."""
+        outcome = self._wait(timeout)
+        if not outcome.state.terminal:
+            raise _timed_out(self.id, outcome, timeout)
+        return outcome.state
+
+    def _wait(self, timeout: float | None) -> Outcome:
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _WAIT_SECONDS if ends is None else ends - time.monotonic()
+            outcome = self._outcome_within(min(max(left, 0.0), _WAIT_SECONDS))
+            if outcome.state.terminal or left <= 0:
+                return outcome
+
+    def _outcome_within(self, seconds: float) -> Outcome:
+        driver, ids = self.app.driver, (self.id,)
+        found = driver.wait_results(ids, seconds) if seconds else driver.results(ids)
+        if found[0] is None:
+            raise not_found(self.id)
+        return found[0]
+
+    def _value(self, outcome: Outcome) -> R:
+        if outcome.state is State.SUCCEEDED:
+            if outcome.result is None:
+                raise ResultNotStored(
+                    f"job {self.id} succeeded, but its task keeps no results (store_result=False)",
+                    job_id=self.id,
+                )
+            value: R = codec.decode(outcome.result)
+            return value
+        raise self._error(outcome)
+
+    def _error(self, outcome: Outcome) -> Exception:
+        if outcome.state is State.DEAD:
+            return failed(self.id, outcome.reason, outcome.error)
+        if outcome.state is State.CANCELLED:
+            return JobCancelled(
+                f"job {self.id} was cancelled ({outcome.reason}); it has no result", job_id=self.id
+            )
+        return _timed_out(self.id, outcome, None)
+
+    # --- how the job stands -------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Raises JobNotFound."""
+        return self._outcome_within(0.0).state
+
+    def ready(self) -> bool:
+        """Whether the job is over. Raises JobNotFound."""
+        return self.state.terminal
+
+    def successful(self) -> bool:
+        """Whether the job is over and succeeded. Raises JobNotFound."""
+        return self.state is State.SUCCEEDED
+
+    def failed(self) -> bool:
+        """Whether the job is dead. Raises JobNotFound."""
+        return self.state is State.DEAD
+
+    def info(self) -> JobInfo:
+        """All that the store knows of the job, decoded. Raises JobNotFound."""
+        job = self.app.driver.get(self.id)
+        if job is None:
+            raise not_found(self.id)
+        return JobInfo.of(job)
+
+    # --- steering it --------------------------------------------------------------------------
+
+    def cancel(self) -> CancelVerdict:
+        """Ask that the job does not run (any more).
+
+        ``cancelled``: it waited, and will not start. ``requested``: it runs; its task finds
+        ``current_job().cancelled`` set, and if it does not heed that and fails, it is not retried.
+        ``finished``: too late. Raises JobNotFound.
+        """
+        verdict = self.app.driver.cancel((self.id,))[0]
+        if verdict is CancelVerdict.NOT_FOUND:
+            raise not_found(self.id)
+        return verdict
+
+    def revoke(self) -> CancelVerdict:
+        """``cancel()`` by the name that Celery gave it."""
+        return self.cancel()
+
+    def forget(self) -> bool:
+        """Delete the job with its result. False: it is running and stays, or it is gone already."""
+        return self.app.driver.delete((self.id,))[0] is DeleteVerdict.DELETED
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptInfo:
+    """One ended attempt. Times in seconds since the epoch, by the store's clock."""
+
+    number: int
+    fence: int
+    holder: str
+    started_at: float
+    ended_at: float
+    reason: Reason
+    error: codec.Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """How a job stands. Times in seconds since the epoch, by the store's clock.
+
+    ``attempts`` are the ended ones, oldest first; ``attempt`` is the number charged so far.
+    ``progress`` is the last ``(fraction, message)``. ``args`` and ``kwargs`` are None when they
+    can't be read here (a class that is not imported, a newer wire version).
+    """
+
+    id: str
+    task: str
+    queue: str
+    state: State
+    reason: Reason
+    priority: int
+    attempt: int
+    max_attempts: int
+    losses: int
+    enqueued_at: float
+    due_at: float
+    started_at: float | None
+    finished_at: float | None
+    expires_at: float | None
+    cancel_requested: bool
+    idempotency_key: str | None
+    progress: tuple[float, str] | None
+    error: codec.Failure | None
+    attempts: tuple[AttemptInfo, ...]
+    args: list[Any] | None
+    kwargs: dict[str, Any] | None
+    headers: dict[str, Any]
+
+    @classmethod
+    def of(cls, job: Job) -> JobInfo:
+        """Raises DecodeError when the stored bytes are corrupt."""
+        call = read_body(job.body)
+        args, kwargs = _arguments(call.payload)
+        return cls(
+            id=job.id,
+            task=job.task,
+            queue=job.queue,
+            state=job.state,
+            reason=job.reason,
+            priority=job.priority,
+            attempt=job.attempts,
+            max_attempts=call.policy.max_attempts,
+            losses=job.losses,
+            enqueued_at=job.enqueued_at,
+            due_at=job.due_at,
+            started_at=job.reserved_at,
+            finished_at=job.finished_at,
+            expires_at=job.expires_at,
+            cancel_requested=job.cancel_requested,
+            idempotency_key=job.idempotency_key,
+            progress=None if job.progress is None else tuple(codec.decode(job.progress)),
+            error=_failure(job.error),
+            attempts=tuple(
+                AttemptInfo(
+                    a.number,
+                    a.fence,
+                    a.holder,
+                    a.started_at,
+                    a.ended_at,
+                    a.reason,
+                    _failure(a.error),
+                )
+                for a in job.history
+            ),
+            args=args,
+            kwargs=kwargs,
+            headers=call.headers,
+        )
+
+
+def _arguments(payload: bytes) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    try:
+        return codec.decode_call(payload)
+    except DecodeError:
+        return None, None
+
+
+def _failure(error: bytes | None) -> codec.Failure | None:
+    return None if error is None else codec.Failure.decode(error)
+
+
+def _unpickle(job_id: str, app_name: str, created: bool, same_request: bool) -> AsyncResult[Any]:
+    from taskharbor.app import find_app
+
+    return AsyncResult(job_id, find_app(app_name), created, same_request)
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+def not_found(job_id: str) -> JobNotFound:
+    return JobNotFound(
+        f"there is no job {job_id}: it was never enqueued here, was deleted, or ended longer ago "
+        "than its task keeps records (keep_succeeded, keep_cancelled, keep_dead)",
+        job_id=job_id,
+    )
+
+
+def _timed_out(job_id: str, outcome: Outcome, timeout: float | None) -> ResultTimeout:
+    waited = "" if timeout is None else f" after {timeout:g} seconds"
+    return ResultTimeout(
+        f"job {job_id} is still {outcome.state}{waited}; it goes on, ask again later",
+        job_id=job_id,
+    )
+
+
+class RemoteTraceback(Exception):
+    """The worker's traceback, shown by Python as the cause of a TaskFailed."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def failed(job_id: str, reason: Reason, error: bytes | None) -> TaskFailed:
+    """The error that ``get()`` raises for a dead job."""
+    failure = _failure(error)
+    if failure is None:
+        return TaskFailed(f"job {job_id} is dead: {reason}", job_id=job_id)
+    kind = failure.type if failure.module == "builtins" else f"{failure.module}.{failure.type}"
+    shown = f"{kind}: {failure.message}" if failure.message else kind
+    prefix = "" if reason is Reason.RAISED else f" ({reason})"
+    raised = _class_for(failure)(
+        f"job {job_id} is dead{prefix}: {shown}",
+        job_id=job_id,
+        error_type=kind,
+        remote_traceback=failure.traceback,
+    )
+    if failure.traceback:
+        raised.__cause__ = RemoteTraceback(failure.traceback)
+    return raised
+
+
+_classes: dict[str, type[TaskFailed]] = {}
+
+
+def _class_for(failure: codec.Failure) -> type[TaskFailed]:
+    """TaskFailed, or a class of it that ``except ValueError`` catches as well."""
+    builtin = getattr(builtins, failure.type, None) if failure.module == "builtins" else None
+    if not (isinstance(builtin, type) and issubclass(builtin, Exception)):
+        # Nothing for SystemExit and its like: the caller's process is not meant.
+        return TaskFailed
+    if failure.type not in _classes:
+        _classes[failure.type] = _combined(builtin)
+    return _classes[failure.type]
+
+
+def _combined(builtin: type[Exception]) -> type[TaskFailed]:
+    # StopIteration would end the caller's own generators. Types that demand more than a message
+    # (UnicodeDecodeError, ExceptionGroup) are represented by the nearest base that does not.
+    for base in builtin.__mro__:
+        if base is Exception or issubclass(builtin, StopIteration | StopAsyncIteration):
+            break
+        try:
+            combined = type(f"TaskFailed[{builtin.__name__}]", (TaskFailed, base), {})
+            combined("", job_id="")
+        except TypeError:
+            continue
+        return combined
+    return TaskFailed

@@ -1,0 +1,254 @@
+"""A task: a function that can also be run somewhere else, later."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from functools import partial, update_wrapper
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast
+
+from taskharbor import codec
+from taskharbor.context import JobContext, await_as, current_job, detached, in_job, run_as
+from taskharbor.control import Retry
+from taskharbor.errors import ConfigurationError, InvalidCall
+from taskharbor.message import Message, check_name
+from taskharbor.options import CallOptions, TaskOptions, template
+from taskharbor.signature import Signature
+
+if TYPE_CHECKING:
+    from taskharbor.app import TaskHarbor
+    from taskharbor.result import AsyncResult
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MAX_SHAPES = 256
+
+
+class Task(Generic[P, R]):
+    """One registered function with its options. Made by ``@app.task``.
+
+    Calling it calls the function, here and now. ``R`` is what ``get()`` gives: for an async task
+    what it returns when awaited.
+    """
+
+    is_async = False
+
+    def __init__(
+        self,
+        app: TaskHarbor,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        bind: bool = False,
+        options: TaskOptions,
+    ) -> None:
+        update_wrapper(cast(Any, self), function)
+        self.app = app
+        self.name = name or default_name(function)
+        check_name("task", self.name)
+        self.function = function
+        self.bind = bind
+        self.options = options
+        self.arguments = Arguments(self.name, function, skip=int(bind))
+        self.rebuild = codec.rebuilder(function, skip=int(bind))
+        self.call_options: CallOptions = {}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self.invoke: Callable[..., Any] = (
+            MethodType(self.function, self) if self.bind else self.function
+        )
+        self._template = template(self.name, self.options, self.call_options)
+        self._key = self.call_options.get("idempotency_key")
+        self._job_id = self.call_options.get("job_id")
+        if self._job_id is not None:
+            check_name("job id", self._job_id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    # --- enqueueing ---------------------------------------------------------------------------
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Enqueue a call.
+
+        When it returns, the store has the job. Raises InvalidCall (a TypeError) for arguments that
+        do not fit the signature, EncodeError (with the path) for one that can't travel,
+        PayloadTooLarge, and StoreUnavailable when the store stays out of reach: whether the job
+        is there is then unknown.
+        """
+        return self.app.send(Signature(self, args, kwargs))
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """``delay()`` for async code."""
+        return await self.app.bridge.call(self.app.send, Signature(self, args, kwargs))
+
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R]:
+        """Enqueue a call with options of its own; see :class:`CallOptions`. Raises like
+        ``delay()``, and InvalidJob or ConfigurationError, naming the option."""
+        task = self.using(**options) if options else self
+        return self.app.send(Signature(task, tuple(args), dict(kwargs or {})))
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R]:
+        """``apply_async()`` for async code."""
+        task = self.using(**options) if options else self
+        call = Signature(task, tuple(args), dict(kwargs or {}))
+        return await self.app.bridge.call(self.app.send, call)
+
+    def using(self, **options: Unpack[CallOptions]) -> Self:
+        """This task with ``options`` for the calls made through what is returned."""
+        other = self.__class__.__new__(self.__class__)
+        other.__dict__.update(self.__dict__)
+        other.call_options = {**self.call_options, **options}
+        other._prepare()
+        return other
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """This call written down, to be enqueued later. Its arguments may be partial."""
+        return Signature(self, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """``s()`` for a call that takes nothing from its predecessor in a flow."""
+        return Signature(self, args, kwargs, True)
+
+    def message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message:
+        """The job that a call of this task is. Raises like ``delay()``, but for the store's."""
+        self.arguments.check(args, kwargs)
+        payload = codec.encode_call(args, kwargs, limit=self.options.max_payload_bytes)
+        if self._key is None and self._job_id is None:
+            return self._template.message(self.app.driver.new_job_id(None), payload)
+        job_id = self._job_id or self.app.driver.new_job_id(self._key)
+        return self._template.message(job_id, payload, _digest(self.name, payload))
+
+    # --- inside a bound task --------------------------------------------------------------------
+
+    @property
+    def request(self) -> JobContext:
+        """The current job, by the name that Celery gave it: ``self.request.id``."""
+        return current_job()
+
+    def retry(
+        self,
+        *,
+        exc: BaseException | None = None,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        max_retries: int | None = None,
+    ) -> NoReturn:
+        """Raise :class:`Retry`, with Celery's names. Past ``max_retries`` it raises ``exc``."""
+        job = current_job()
+        if exc is not None and max_retries is not None and job.retries >= max_retries:
+            raise exc
+        message = "retry asked by the task" if exc is None else f"{type(exc).__name__}: {exc}"
+        delay = countdown if eta is None else max(0.0, eta.timestamp() - job.now())
+        raise Retry(message, delay=delay) from exc
+
+
+class SyncTask(Task[P, R]):
+    """A task whose function is a plain one."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function. Outside of a job, ``current_job()`` is a detached one for it."""
+        if in_job():
+            result: R = self.invoke(*args, **kwargs)
+        else:
+            job = detached(self.name, self.options.queue)
+            result = run_as(job, partial(self.invoke, *args, **kwargs))
+        return result
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is ``async def``."""
+
+    is_async = True
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the function; await what it returns. ``current_job()`` as for a sync task."""
+        coroutine: Coroutine[Any, Any, R] = self.invoke(*args, **kwargs)
+        if in_job():
+            return coroutine
+        return await_as(detached(self.name, self.options.queue), coroutine)
+
+
+class Arguments:
+    """Whether arguments fit a function.
+
+    That depends only on how many are positional and which names are given: the answer for such a
+    shape is found once by ``inspect`` and remembered.
+    """
+
+    __slots__ = ("_name", "_shapes", "_signature")
+
+    def __init__(self, name: str, function: Callable[..., Any], *, skip: int) -> None:
+        self._name = name
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
+        if skip and not (parameters and parameters[0].kind in _POSITIONAL):
+            raise ConfigurationError(
+                f"{name} has bind=True, so its first parameter is the task itself; add one: self"
+            )
+        self._signature = signature.replace(parameters=parameters[skip:])
+        self._shapes: set[tuple[Any, ...]] = set()
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raises InvalidCall."""
+        shape = (len(args), *kwargs)
+        if shape in self._shapes:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidCall(f"{self._name}{self._signature}: {error}") from None
+        # A function with **kwargs has any number of shapes.
+        if len(self._shapes) < _MAX_SHAPES:
+            self._shapes.add(shape)
+
+
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """``package.module.function``, the same in the process that enqueues and the one that runs."""
+    module = getattr(function, "__module__", None) or ""
+    if module == "__main__":
+        module = _main_module()
+    name = getattr(function, "__qualname__", "").replace("<locals>.", "")
+    if not name or name.endswith("<lambda>"):
+        raise ConfigurationError(f"{function!r} has no name of its own; give it one: name='...'")
+    return f"{module}.{name}"
+
+
+def _main_module() -> str:
+    """The name under which a worker imports the script that runs now."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    path: str | None = getattr(main, "__file__", None)
+    if path is None:
+        return "__main__"
+    return path.replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+
+
+def _digest(task: str, payload: bytes) -> bytes:
+    from hashlib import blake2b
+
+    return blake2b(task.encode() + b"\0" + payload, digest_size=16).digest()

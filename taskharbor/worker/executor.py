@@ -1,0 +1,288 @@
+"""One attempt, from a reservation to a settlement.
+
+``run`` reads the job, finds its task, calls it, and lets ``decide`` say what becomes of the job. It
+knows no store and keeps no time: whoever runs the attempt gives it a ``Control``.
+
+Promises. Whatever the job's bytes and the task's code do, a settlement comes back: every exception
+of user code is an outcome, also MemoryError, RecursionError, KeyboardInterrupt and SystemExit (a
+task that calls ``sys.exit()`` has failed; it does not stop the worker). The soft limit reaches user
+code only: ``control.interrupt`` is None again before our own code goes on. Each attempt has a
+context of its own, so that context variables do not leak into the next job.
+
+Does not work: a sync task in a thread, and a coroutine that blocks its loop, are not interrupted;
+they see their limit when they look (``current_job().check()``), or the hard limit ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+
+from taskharbor import codec
+from taskharbor.context import Control, JobContext, enter
+from taskharbor.control import Cancel, Reject, Retry, Snooze, SoftTimeLimit
+from taskharbor.decision import (
+    CancelledItself,
+    Failed,
+    NotKnown,
+    Outcome,
+    Snoozed,
+    Succeeded,
+    Undecodable,
+    decide,
+)
+from taskharbor.errors import DecodeError, UnknownWireVersion
+from taskharbor.lease import Reservation
+from taskharbor.message import DEFAULT_POLICY, Policy, read_body
+from taskharbor.settlement import Settlement
+from taskharbor.signals import AttemptStarted
+from taskharbor.states import Reason
+
+if TYPE_CHECKING:
+    from taskharbor.app import TaskHarbor
+    from taskharbor.task import Task
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Work(NamedTuple):
+    """A job that was read and can be run."""
+
+    task: Task[..., Any]
+    args: list[Any]
+    kwargs: dict[str, Any]
+    job: JobContext
+    timeout: float | None
+
+
+class Ended(NamedTuple):
+    """How an attempt ended, and the exception that ended it."""
+
+    outcome: Outcome
+    exception: BaseException | None = None
+
+
+class Executor:
+    """Runs the attempts of one process. ``threads``: how many sync tasks ``run_async`` may run at
+    once."""
+
+    def __init__(self, app: TaskHarbor, *, rng: Random | None = None, threads: int = 32) -> None:
+        self._app = app
+        self._rng = rng or Random()
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._here = threading.local()
+        self._runners: list[asyncio.Runner] = []
+
+    def run(self, job: Reservation, control: Control) -> Settlement:
+        """Run the attempt in this thread; a coroutine in an event loop that the thread keeps."""
+        policy, work = self._open(job, control)
+        if isinstance(work, Ended):
+            ended = work
+        elif work.task.is_async:
+            ended = self._run_coroutine(work)
+        else:
+            ended = copy_context().run(self._call, work, control)
+        return self._settle(job, policy, ended)
+
+    async def run_async(self, job: Reservation, control: Control) -> Settlement:
+        """Run the attempt in this event loop; a sync task in a thread.
+
+        Call it in an asyncio task of its own for each job. Cancelling that cancels the task's code,
+        raises CancelledError and settles nothing.
+        """
+        policy, work = self._open(job, control)
+        if isinstance(work, Ended):
+            ended = work
+        elif work.task.is_async:
+            ended = await self._await(work)
+        else:
+            self._pool = self._pool or ThreadPoolExecutor(self._threads, "taskharbor-task")
+            call = partial(copy_context().run, self._call, work, control)
+            ended = await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        return self._settle(job, policy, ended)
+
+    def close(self) -> None:
+        """End the event loops and threads. What still runs in a thread is left to the process."""
+        for runner in self._runners:
+            runner.close()
+        self._runners.clear()
+        self._here = threading.local()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- reading the job ------------------------------------------------------------------------
+
+    def _open(self, job: Reservation, control: Control) -> tuple[Policy, Work | Ended]:
+        policy = DEFAULT_POLICY
+        try:
+            call = read_body(job.body)
+            policy = call.policy
+            # From here on a crash is this job's: it must be known as started before its payload
+            # is touched.
+            control.begin(call.timeout)
+            task = self._app.tasks.get(job.task)
+            if task is None:
+                return policy, Ended(NotKnown(_failure(_unknown_task(self._app, job))))
+            args, kwargs = codec.decode_call(call.payload, rebuild=task.rebuild)
+        except UnknownWireVersion as error:
+            return policy, Ended(NotKnown(_failure(error), Reason.UNKNOWN_VERSION), error)
+        except DecodeError as error:
+            return policy, Ended(Undecodable(_failure(error)), error)
+        context = JobContext(job, call, control, task.options.max_result_bytes)
+        if self._app.signals.started.handlers:
+            self._app.signals.started.send(
+                AttemptStarted(job.id, job.task, job.queue, job.attempt, job.fence)
+            )
+        return policy, Work(task, args, kwargs, context, call.timeout)
+
+    # --- running it -----------------------------------------------------------------------------
+
+    def _call(self, work: Work, control: Control) -> Ended:
+        """Call a sync task. Runs in a context of its own."""
+        task = work.task
+        enter(work.job)
+        try:
+            try:
+                control.interrupt = _strike
+                if self._app.stack.attempts:
+                    call = partial(task.invoke, *work.args, **work.kwargs)
+                    value = self._app.stack.attempt(task, work.job, call)
+                else:
+                    value = task.invoke(*work.args, **work.kwargs)
+            finally:
+                control.interrupt = None
+        except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
+            # The limit may have struck in the 'finally', before its only line.
+            control.interrupt = None
+            return _raised(task, error)
+        return _returned(task, value)
+
+    async def _await(self, work: Work) -> Ended:
+        """Await an async task. Runs in a context of its own."""
+        task = work.task
+        enter(work.job)
+        try:
+            call = partial(task.invoke, *work.args, **work.kwargs)
+            if self._app.stack.attempts:
+                call = partial(self._app.stack.attempt_async, task, work.job, call)
+            value = await _within(work.timeout, call())
+        except asyncio.CancelledError as error:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise  # it is us who are cancelled
+            return _raised(task, error)
+        except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
+            return _raised(task, error)
+        return _returned(task, value)
+
+    def _run_coroutine(self, work: Work) -> Ended:
+        runner = self._runner()
+        try:
+            return runner.run(self._await(work), context=copy_context())
+        except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
+            # SystemExit or KeyboardInterrupt out of an asyncio task that the task's code started:
+            # asyncio stops the loop then, and leaves everything else in it hanging.
+            self._discard(runner)
+            return _raised(work.task, error)
+
+    def _runner(self) -> asyncio.Runner:
+        """This thread's event loop: kept, so that clients bound to it live from job to job."""
+        runner: asyncio.Runner | None = getattr(self._here, "runner", None)
+        if runner is None:
+            runner = self._here.runner = asyncio.Runner()
+            self._runners.append(runner)
+        return runner
+
+    def _discard(self, runner: asyncio.Runner) -> None:
+        del self._here.runner
+        self._runners.remove(runner)
+        try:
+            runner.close()
+        except BaseException:  # what the loop still held raised the same again
+            logger.warning("an event loop that a task had stopped did not close", exc_info=True)
+
+    # --- what becomes of it -----------------------------------------------------------------------
+
+    def _settle(self, job: Reservation, policy: Policy, ended: Ended) -> Settlement:
+        # Of the store's clock decide() only needs a moment of this lease.
+        now = job.reserved_at
+        try:
+            settlement = decide(job, policy, ended.outcome, now=now, rng=self._rng)
+        except DecodeError as error:  # the policy in the job's body
+            corrupt = Undecodable(_failure(error))
+            settlement = decide(job, DEFAULT_POLICY, corrupt, now=now, rng=self._rng)
+        self._app.signals.attempt_ended(job, settlement, ended.exception)
+        return settlement
+
+
+def _strike() -> NoReturn:
+    raise SoftTimeLimit
+
+
+async def _within(seconds: float | None, awaitable: Awaitable[T]) -> T:
+    """Raises SoftTimeLimit, caused by the CancelledError that shows where the code was."""
+    if seconds is None:
+        return await awaitable
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await awaitable
+    except TimeoutError as error:
+        if limit.expired():
+            raise SoftTimeLimit from error.__cause__
+        raise
+
+
+def _returned(task: Task[..., Any], value: object) -> Ended:
+    if not task.options.store_result:
+        return Ended(Succeeded(None))
+    try:
+        result = codec.encode(value, limit=task.options.max_result_bytes, what="result")
+    except Exception as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
+        failed = Failed(_failure(error), Reason.UNENCODABLE_RESULT, retryable=False)
+        return Ended(failed, error)
+    return Ended(Succeeded(result))
+
+
+def _raised(task: Task[..., Any], error: BaseException) -> Ended:
+    match error:
+        case Retry():
+            shown = error.__cause__ or error
+            return Ended(Failed(_failure(shown), Reason.RETRY_ASKED, delay=error.delay), error)
+        case Reject():
+            return Ended(Failed(_failure(error), Reason.REJECTED, retryable=False), error)
+        case Snooze():
+            return Ended(Snoozed(error.delay), error)
+        case Cancel():
+            return Ended(CancelledItself(_failure(error)), error)
+        case _:
+            reason = Reason.TIMED_OUT if isinstance(error, SoftTimeLimit) else Reason.RAISED
+            return Ended(Failed(_failure(error), reason, task.options.retries(error)), error)
+
+
+def _failure(error: BaseException) -> bytes:
+    try:
+        return codec.Failure.of(error).encode()
+    except Exception:  # noqa: BLE001 - out of memory or stack: the class is all we can name
+        return codec.Failure(type(error).__name__, type(error).__module__, "").encode()
+
+
+class UnknownTask(LookupError):
+    """Shown in the history of a job whose task this worker does not have."""
+
+
+def _unknown_task(app: TaskHarbor, job: Reservation) -> UnknownTask:
+    return UnknownTask(
+        f"this worker's app {app.name!r} has no task {job.task!r}; import the module that defines "
+        "it in the app that the worker loads, or deploy the code that has it"
+    )
