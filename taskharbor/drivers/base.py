@@ -236,7 +236,7 @@ class QueueInfo:
 
     name: str
     paused: bool
-    counts: dict[State, int] = field(default_factory=dict)
+    counts: dict[State, int] = field(default_factory=dict[State, int])
     oldest_ready_at: float | None = None
 
 
