@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from taskharbor import defaults
 from taskharbor.codec.reader import decode
 from taskharbor.codec.text import clean_text, shorten
 from taskharbor.codec.writer import encode
 from taskharbor.errors import DecodeError
 
-MAX_TRACEBACK = 64 * 1024
-MAX_MESSAGE = 4 * 1024
-MAX_NAME = 300
 MAX_CAUSES = 8
 """How many exceptions of a chain are kept, the raised one not counted."""
 
@@ -35,20 +33,22 @@ class Failure:
     cause: Failure | None = None
 
     @classmethod
-    def of(cls, exc: BaseException, *, limit: int = MAX_TRACEBACK) -> Self:
-        """The failure that ``exc`` is. ``limit``: characters of traceback to keep, head and tail.
+    def of(cls, exc: BaseException, *, limit: int = defaults.MAX_ERROR_BYTES) -> Self:
+        """The failure that ``exc`` is, in at most ``limit`` bytes once encoded (from 4 KiB up): of
+        longer texts, head and tail.
 
         Never raises, whatever the exception's class does.
         """
+        for_traceback, for_message, for_name = limit // 2, limit // 32, limit // 256
         chain = _chain(exc)
         failure: Self | None = None
         for link in reversed(chain):
-            text = _traceback_of(chain) if link is exc else ""
+            text = _traceback_of(link) if link is exc else ""
             failure = cls(
-                type=_clean(type(link).__qualname__, MAX_NAME),
-                module=_clean(type(link).__module__, MAX_NAME),
-                message=_clean(_message_of(link), MAX_MESSAGE),
-                traceback=_clean(text, limit),
+                type=_clean(type(link).__qualname__, for_name),
+                module=_clean(str(type(link).__module__), for_name),
+                message=_clean(_message_of(link), for_message),
+                traceback=_clean(text, for_traceback),
                 cause=failure,
             )
         assert failure is not None
@@ -99,22 +99,10 @@ def _message_of(exc: BaseException) -> str:
         return f"<the message can't be printed: {type(error).__qualname__}>"
 
 
-def _traceback_of(chain: list[BaseException]) -> str:
-    """What Python prints for an uncaught exception, of the links in ``chain`` only."""
-    blocks = [_block(chain[-1])]
-    for cause, link in zip(chain[:0:-1], chain[-2::-1], strict=True):
-        blocks += (_CAUSED if link.__cause__ is cause else _MEANWHILE, _block(link))
-    return "".join(blocks)
-
-
-_CAUSED = "\nThe above exception was the direct cause of the following exception:\n\n"
-_MEANWHILE = "\nDuring handling of the above exception, another exception occurred:\n\n"
-
-
-def _block(exc: BaseException) -> str:
+def _traceback_of(exc: BaseException) -> str:
     frames = _own_frames(exc.__traceback__)
     try:
-        return "".join(traceback.format_exception(type(exc), exc, frames, chain=False))
+        return "".join(traceback.format_exception(type(exc), exc, frames))
     except Exception as error:  # noqa: BLE001 - whatever the user's class raises
         return f"<the traceback can't be printed: {type(error).__qualname__}>"
 
@@ -131,4 +119,4 @@ def _own_frames(tb: TracebackType | None) -> TracebackType | None:
 
 
 def _clean(text: str, limit: int) -> str:
-    return clean_text(shorten(text, limit))
+    return shorten(clean_text(text), limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgpack
@@ -12,19 +12,24 @@ from taskharbor.codec.leaves import READERS
 from taskharbor.codec.wire import (
     EMPTY_CALL,
     FROZENSET,
-    KEYWORDS,
     MAP,
     MARK_PREFIX,
     MAX_DEPTH,
     SCALARS,
     SET,
     TUPLE,
-    VERSION_BYTE,
     WIRE_VERSION,
 )
 from taskharbor.errors import DecodeError, UnknownWireVersion
 
+# Bounds every length that the bytes declare by their own length.
 _unpackb = msgpack.unpackb
+
+# A client in another language may write a time as msgpack's own extension.
+_TIMESTAMP_AS_DATETIME = 3
+
+# The arguments of a call stand two levels deep.
+_MAX_DEPTH = MAX_DEPTH + 2
 
 Call = tuple[list[Any], dict[str, Any]]
 Rebuild = Callable[[list[Any], dict[str, Any]], Call]
@@ -36,12 +41,18 @@ def decode(data: bytes) -> Any:
     Raises UnknownWireVersion for bytes of a newer version and DecodeError for anything else that
     is wrong with them; never another exception, whatever the bytes.
     """
-    if data[:1] != VERSION_BYTE:
+    if not data or data[0] != WIRE_VERSION:
         raise _wrong_version(data)
-    if MARK_PREFIX in data:
+    if MARK_PREFIX[0] in data and data.find(MARK_PREFIX) > 0:
         return _read_structures(data[1:], _Builder())
     try:
-        return _unpack(data[1:], _read_leaf)
+        return _unpackb(
+            data[1:],
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            timestamp=_TIMESTAMP_AS_DATETIME,
+            ext_hook=_read_leaf,
+        )
     except DecodeError:
         raise
     except Exception as error:
@@ -69,7 +80,14 @@ def decode_call(data: bytes, *, rebuild: Rebuild | None = None) -> Call:
 
 def _read_structures(body: bytes, builder: _Builder) -> Any:
     try:
-        return builder.build(_unpack(body, builder.read_extension), 0)
+        value = _unpackb(
+            body,
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            timestamp=_TIMESTAMP_AS_DATETIME,
+            ext_hook=builder.read_extension,
+        )
+        return builder.build(value, 0)
     except DecodeError:
         raise
     except Exception as error:
@@ -90,8 +108,9 @@ def _as_call(call: Any) -> Call:
     if type(call) is list and len(call) == 2:
         args, kwargs = call
         if type(args) is list and type(kwargs) is dict:
-            if not KEYWORDS.issuperset(map(type, kwargs)):
-                raise DecodeError("the name of a keyword argument is not a str")
+            for name in kwargs:
+                if type(name) is not str:
+                    raise DecodeError("the name of a keyword argument is not a str")
             return args, kwargs
     raise DecodeError("these bytes hold a value, but not the arguments of a call")
 
@@ -114,17 +133,6 @@ def _corrupt(error: Exception) -> DecodeError:
         text = f"its message can't be printed: {type(unprintable).__name__}"
     line = text.partition("\n")[0][:200]
     return DecodeError(f"corrupt or foreign bytes: {type(error).__name__}: {line}")
-
-
-def _unpack(body: bytes, read_extension: Callable[[int, bytes], Any]) -> Any:
-    # msgpack bounds every declared length by len(body).
-    return _unpackb(
-        body,
-        strict_map_key=False,
-        unicode_errors="surrogatepass",
-        timestamp=3,  # what another language's client wrote as msgpack's own timestamp
-        ext_hook=read_extension,
-    )
 
 
 class _Mark:
@@ -170,24 +178,29 @@ class _Builder:
         if kind is list:
             if SCALARS.issuperset(map(type, value)):
                 return value
-            return self._build_list(value, depth)
+            return self._build_list(value, depth + 1)
         if kind is dict:
-            _check_depth(depth)
-            if any(type(key) is _Mark for key in value):
+            if _Mark in map(type, value):
                 raise DecodeError("a mark where a key should be")
-            return {key: self.build(item, depth + 1) for key, item in value.items()}
+            if SCALARS.issuperset(map(type, value.values())):
+                return value
+            return dict(zip(value, self._build_items(value.values(), depth + 1), strict=True))
         if kind is _Mark:
             raise DecodeError("a mark where a value should be")
         return value
 
     def _build_list(self, value: list[Any], depth: int) -> Any:
-        _check_depth(depth)
         if type(value[0]) is not _Mark:
-            return [self.build(item, depth + 1) for item in value]
-        items = [self.build(item, depth + 1) for item in value[1:]]
+            return self._build_items(value, depth)
+        items = self._build_items(value[1:], depth)
         code = value[0].code
         collection = _COLLECTIONS.get(code)
         return self._build_record(code, *items) if collection is None else collection(items)
+
+    def _build_items(self, items: Iterable[Any], depth: int) -> list[Any]:
+        if depth > _MAX_DEPTH:
+            raise DecodeError(f"nested more than {MAX_DEPTH} levels deep")
+        return [i if type(i) in SCALARS else self.build(i, depth) for i in items]
 
     def _build_record(self, code: int, name: str, *items: Any) -> Any:
         values = _pairs(items)
@@ -204,11 +217,6 @@ class _Builder:
             raise error
         self.unresolved.append(unresolved)
         return unresolved
-
-
-def _check_depth(depth: int) -> None:
-    if depth >= MAX_DEPTH + 2:  # the arguments of a call stand two levels deep
-        raise DecodeError(f"nested more than {MAX_DEPTH} levels deep")
 
 
 def _pairs(items: Sequence[Any]) -> dict[Any, Any]:

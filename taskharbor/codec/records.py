@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum, Flag
 from functools import lru_cache
-from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
@@ -122,7 +121,7 @@ def _main_name() -> str:
     if spec is not None:
         return str(spec.name)
     file = getattr(main, "__file__", None)
-    return PurePath(file).stem if isinstance(file, str) else "__main__"
+    return file.rpartition("/")[2].removesuffix(".py") if isinstance(file, str) else "__main__"
 
 
 # --- Enum -------------------------------------------------------------------------------------
@@ -246,29 +245,43 @@ def build_record(code: int, name: str, values: dict[str, Any]) -> Any:
 def build_dataclass(cls: Any, values: dict[str, Any]) -> Any:
     """Call the class, so that what is no field is made too, then put every field back as it was,
     so that a ``__post_init__`` that changes fields does not change them twice."""
-    accepted = constructor_names(cls)
-    for field in fields(cls):
-        has_default = field.default is not MISSING or field.default_factory is not MISSING
-        if field.init and field.name not in values and not has_default:
-            raise missing_field(cls, field.name)
-    record = cls(**{name: value for name, value in values.items() if name in accepted})
-    for field in fields(cls):
-        value = values.get(field.name, _ABSENT)
-        if value is not _ABSENT and getattr(record, field.name, _ABSENT) is not value:
-            object.__setattr__(record, field.name, value)
+    layout = _layout_of(cls)
+    if not layout.required <= values.keys():
+        raise missing_field(cls, min(layout.required - values.keys()))
+    record = cls(**{name: values[name] for name in values if name in layout.arguments})
+    for name in layout.fields:
+        value = values.get(name, _ABSENT)
+        if value is not _ABSENT and getattr(record, name, _ABSENT) is not value:
+            object.__setattr__(record, name, value)
     return record
 
 
-@lru_cache(maxsize=1024)
-def constructor_names(cls: type) -> frozenset[str]:
-    return frozenset(inspect.signature(cls).parameters)
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    fields: tuple[str, ...]
+    required: frozenset[str]
+    arguments: frozenset[str]
+    """What the constructor takes: fields and InitVars."""
 
 
 @lru_cache(maxsize=1024)
+def _layout_of(cls: Any) -> _Layout:
+    required = (
+        field.name
+        for field in fields(cls)
+        if field.init and field.default is MISSING and field.default_factory is MISSING
+    )
+    return _Layout(
+        tuple(field.name for field in fields(cls)),
+        frozenset(required),
+        frozenset(inspect.signature(cls).parameters),
+    )
+
+
 def field_names(cls: Any) -> tuple[str, ...]:
-    """All that :func:`build_dataclass` takes: the fields, and what else the constructor wants."""
-    names = [field.name for field in fields(cls)]
-    return (*names, *(name for name in inspect.signature(cls).parameters if name not in names))
+    """All that :func:`build_dataclass` takes."""
+    layout = _layout_of(cls)
+    return (*layout.fields, *sorted(layout.arguments.difference(layout.fields)))
 
 
 def missing_field(cls: type, name: str) -> DecodeError:

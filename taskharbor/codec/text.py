@@ -12,8 +12,11 @@ def clean_text(text: str) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most about ``limit`` characters of ``text``: its head and its tail."""
-    if len(text) <= limit:
+    """At most ``limit`` bytes of UTF-8: head and tail of ``text``, which must be clean."""
+    data = text.encode()
+    if len(data) <= limit:
         return text
-    half = limit // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+    note = f" … {len(data) - limit:,} bytes left out … "
+    half = max(limit - len(note.encode()), 0) // 2
+    head, tail = data[:half], data[len(data) - half :]
+    return f"{head.decode(errors='ignore')}{note}{tail.decode(errors='ignore')}"

@@ -26,7 +26,6 @@ MAX_DEPTH = 128
 
 VERSION_BYTE = bytes([WIRE_VERSION])
 SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-KEYWORDS = frozenset({str})
 EMPTY_CALL: bytes = VERSION_BYTE + msgpack.packb([[], {}])
 
 # Codes of the structures with nothing but items; those of leaves and records stand with them.

@@ -14,7 +14,6 @@ from taskharbor.codec.refusal import Refused, step, unsupported
 from taskharbor.codec.wire import (
     EMPTY_CALL,
     FROZENSET,
-    KEYWORDS,
     MAP,
     MAX_DEPTH,
     SCALARS,
@@ -55,11 +54,7 @@ def encode_call(
     if not args and not kwargs:
         return EMPTY_CALL
     try:
-        if (
-            SCALARS.issuperset(map(type, args))
-            and SCALARS.issuperset(map(type, kwargs.values()))
-            and KEYWORDS.issuperset(map(type, kwargs))
-        ):
+        if _is_plain(args, kwargs):
             data = VERSION_BYTE + _pack([list(args), kwargs])
         else:
             data = VERSION_BYTE + _pack([_wire_args(args), _wire_kwargs(kwargs)])
@@ -68,6 +63,16 @@ def encode_call(
     except (RuntimeError, ValueError) as error:
         raise EncodeError(f"can't encode arguments: {error}") from error
     return data if limit is None or len(data) <= limit else _within(limit, data, "arguments")
+
+
+def _is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    for value in args:
+        if type(value) not in SCALARS:
+            return False
+    for name, value in kwargs.items():
+        if type(value) not in SCALARS or type(name) is not str:
+            return False
+    return True
 
 
 def _wire_args(args: tuple[Any, ...]) -> list[Any]:
@@ -137,7 +142,10 @@ def _wire(value: Any, depth: int) -> Any:
     if kind is list:
         return value if SCALARS.issuperset(map(type, value)) else _wire_items(value, depth + 1)
     if kind is dict:
-        return _wire_dict(value, depth + 1)
+        if not SCALARS.issuperset(map(type, value)):
+            return _wire_map(value, depth + 1)
+        plain = SCALARS.issuperset(map(type, value.values()))
+        return value if plain else _wire_dict(value, depth + 1)
     if kind is tuple:
         return _wire_items(value, depth + 1, [_ExtType(TUPLE, b"")])
     writer = WRITERS.get(kind) or late_writer(kind)
@@ -155,18 +163,14 @@ def _wire_items(items: Iterable[Any], depth: int, wire: list[Any] | None = None)
     marks = len(wire)
     try:
         for item in items:
-            wire.append(_wire(item, depth))
+            wire.append(item if type(item) in SCALARS else _wire(item, depth))
     except Refused as refused:
         refused.path.append(f"[{len(wire) - marks}]")
         raise
     return wire
 
 
-def _wire_dict(value: dict[Any, Any], depth: int) -> Any:
-    if not SCALARS.issuperset(map(type, value)):
-        return _wire_map(value, depth)
-    if SCALARS.issuperset(map(type, value.values())):
-        return value
+def _wire_dict(value: dict[Any, Any], depth: int) -> dict[Any, Any]:
     wire = {}
     key = None
     try:

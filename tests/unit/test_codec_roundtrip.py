@@ -223,3 +223,48 @@ def test_decoded_empty_calls_do_not_share_their_containers() -> None:
     args.append(1)
     kwargs["a"] = 1
     assert decode_call(encode_call((), {})) == ([], {})
+
+
+SCRIPT = """
+from dataclasses import dataclass
+from enum import Enum
+from taskharbor.codec import decode, encode
+
+class Mood(Enum):
+    GOOD = 1
+
+@dataclass
+class Parcel:
+    mood: Mood
+
+if __name__ == "__main__":
+    data = encode(Parcel(Mood.GOOD))
+    assert decode(data) == Parcel(Mood.GOOD)
+    print(data.hex())
+"""
+
+
+@pytest.mark.parametrize("command", [["parcels.py"], ["-m", "parcels"]])
+def test_a_scripts_classes_are_found_by_a_worker_that_imports_it(
+    tmp_path: pathlib.Path, command: list[str]
+) -> None:
+    (tmp_path / "parcels.py").write_text(SCRIPT)
+    environment = {"PYTHONPATH": ":".join([str(tmp_path), *sys.path])}
+    worker = (
+        "import parcels, sys; from taskharbor.codec import decode;"
+        "print(decode(bytes.fromhex(sys.argv[1])))"
+    )
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        return done.stdout.strip()
+
+    assert run("-c", worker, run(*command)) == "Parcel(mood=<Mood.GOOD: 1>)"
