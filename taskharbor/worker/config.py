@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from taskharbor import defaults
 from taskharbor.errors import ConfigurationError, InvalidJob, InvalidLease
@@ -20,6 +20,7 @@ from taskharbor.lease import check_lease_seconds
 from taskharbor.message import check_name
 
 if TYPE_CHECKING:
+    from taskharbor.app import TaskHarbor
     from taskharbor.worker.table import ChildTable
     from taskharbor.worker.wake import Wake
 
@@ -147,12 +148,12 @@ class WorkerConfig:
 class ChildContext:
     """What one child is given right after its fork.
 
-    ``app`` is a ``TaskHarbor``. ``holder`` is new for every child. ``index`` is the child's row in
+    ``holder`` is new for every child. ``index`` is the child's row in
     the shared table and stays below twice the concurrency (a reload overlaps two generations).
     ``parent`` is the pid that must stay the child's parent: the generation's.
     """
 
-    app: Any
+    app: TaskHarbor
     config: WorkerConfig
     holder: str
     index: int

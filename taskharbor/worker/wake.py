@@ -7,6 +7,7 @@ readable and takes one. A wake-up taken by a child that then dies is lost: polli
 from __future__ import annotations
 
 import os
+import select
 from typing import Self
 
 
@@ -16,11 +17,13 @@ class Wake:
     Both descriptors are the same for an eventfd. They survive fork; for exec pass ``fds``.
     """
 
-    __slots__ = ("read_fd", "write_fd")
+    __slots__ = ("_poll", "read_fd", "write_fd")
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.read_fd = read_fd
         self.write_fd = write_fd
+        self._poll = select.poll()
+        self._poll.register(read_fd, select.POLLIN)
 
     @classmethod
     def create(cls) -> Self:
@@ -41,7 +44,13 @@ class Wake:
         return self.read_fd
 
     def add(self, count: int = 1) -> None:
-        """Wake up to ``count`` waiters."""
+        """Wake up to ``count`` waiters, unless a wake-up is there that nobody has taken yet.
+
+        Hints to busy children must not pile up: each one left over would cost an idle child an
+        empty exchange later.
+        """
+        if self.untaken():
+            return
         try:
             if self.read_fd == self.write_fd:
                 os.eventfd_write(self.write_fd, count)
@@ -49,6 +58,10 @@ class Wake:
                 os.write(self.write_fd, b"\0" * min(count, 512))
         except BlockingIOError:
             pass  # as many are there already as anyone could use
+
+    def untaken(self) -> bool:
+        """Whether a wake-up is there."""
+        return bool(self._poll.poll(0))
 
     def take(self) -> bool:
         """Take one wake-up; False when another waiter was quicker."""

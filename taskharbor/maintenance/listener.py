@@ -1,0 +1,83 @@
+"""Hints from the store that a job may be ready, handed to whoever sleeps.
+
+One thread per worker listens for all its children. A store may answer "now" as long as a job is
+ready, so while every child is busy the thread must slow down by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+
+from taskharbor.drivers.base import Driver
+from taskharbor.errors import StoreError
+from taskharbor.worker.logs import get_logger
+from taskharbor.worker.restarts import Restarts
+
+WAIT_SECONDS = 0.5
+"""One call of the driver's wait; the thread looks at its orders in between."""
+FIRST_PAUSE_SECONDS = 0.002
+"""After a hint: time for the child that was woken to take the job, or the same hint comes again."""
+MAX_PAUSE_SECONDS = 0.05
+
+_log = get_logger("taskharbor.maintenance")
+
+
+class Listener:
+    """A thread that calls ``hint`` when a job may be ready. ``busy`` says that the last hint was
+    not taken yet."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        queues: Sequence[str],
+        *,
+        hint: Callable[[], None],
+        busy: Callable[[], bool],
+        rng: Random,
+    ) -> None:
+        self._driver = driver
+        self._queues = tuple(queues)
+        self._hint = hint
+        self._busy = busy
+        self._restarts = Restarts(rng)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end, within ``WAIT_SECONDS``."""
+        self._stop.set()
+
+    def join(self, seconds: float) -> bool:
+        """Whether the thread has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stop.is_set():
+            try:
+                hinted = self._wait()
+                self._restarts.lives()
+            except StoreError as error:
+                # The main loop reports the outage; here one line per try would be noise.
+                _log.debug("listening failed", error=str(error))
+                self._stop.wait(self._restarts.died(early=True) or FIRST_PAUSE_SECONDS)
+                continue
+            if not hinted:
+                continue
+            pause = min(2 * pause, MAX_PAUSE_SECONDS) if self._busy() else FIRST_PAUSE_SECONDS
+            self._hint()
+            self._stop.wait(pause)
+
+    def _wait(self) -> bool:
+        """Whether the store answered before the time was over."""
+        began = time.monotonic()
+        self._driver.wait(self._queues, WAIT_SECONDS)
+        return time.monotonic() - began < WAIT_SECONDS

@@ -1,0 +1,42 @@
+"""Due jobs become ready: sleeps until the next one is due, or a hint says to look again."""
+
+from __future__ import annotations
+
+from taskharbor.drivers.base import Driver, Promoted
+
+LONGEST_SLEEP_SECONDS = 0.5
+"""A job scheduled meanwhile to be due earlier is found by then even if no hint comes."""
+HINT_SECONDS = 0.005
+"""Hints that come faster than this are answered together: each look may cost a write."""
+PAGE = 1000
+
+
+class Scheduler:
+    """Times are the process' monotonic clock."""
+
+    __slots__ = ("_driver", "_looked_at", "look_at")
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._looked_at = 0.0
+        self.look_at = 0.0
+
+    def hint(self) -> None:
+        """Something may have been scheduled."""
+        self.look_at = min(self.look_at, self._looked_at + HINT_SECONDS)
+
+    def step(self, now: float) -> Promoted | None:
+        """Promote one page when it is time to look, and set when to look again."""
+        if now < self.look_at:
+            return None
+        promoted = self._driver.promote(PAGE)
+        self._looked_at = now
+        self.look_at = now + self._sleep(promoted)
+        return promoted
+
+    def _sleep(self, promoted: Promoted) -> float:
+        if promoted.more:
+            return 0.0
+        if promoted.next_due is None:
+            return LONGEST_SLEEP_SECONDS
+        return min(LONGEST_SLEEP_SECONDS, max(0.0, promoted.next_due - promoted.now))
