@@ -15,6 +15,7 @@ from tests.servers import (
     PgBouncer,
     PostgresServer,
     RedisCluster,
+    RedisSentinels,
     RedisServer,
     process,
 )
@@ -186,3 +187,16 @@ def test_an_environment_url_is_used_as_it_is() -> None:
     )
     assert "redis_url" in report.stdout
     assert "redis_server" not in report.stdout
+
+
+def test_sentinels_promote_the_replica_of_a_killed_master() -> None:
+    with RedisSentinels() as group:
+        assert group.current_master_port() == group.master.port
+        group.master.kill()
+        wait_until(
+            lambda: group.current_master_port() == group.replica.port,
+            seconds=30,
+            what="the replica's promotion",
+        )
+        with group.replica.client() as client:
+            assert client.info("replication")["role"] == "master"

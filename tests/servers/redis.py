@@ -158,7 +158,7 @@ class RedisCluster:
             with replica.client() as client:
                 client.execute_command("CLUSTER REPLICATE", master_id)
         for replica in self.replicas:
-            wait_until(partial(_is_synced, replica), seconds=20, what="a replica to sync")
+            wait_until(partial(is_synced, replica), seconds=20, what="a replica to sync")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -167,7 +167,8 @@ class RedisCluster:
         self.stop()
 
 
-def _is_synced(node: RedisServer) -> bool:
+def is_synced(node: RedisServer) -> bool:
+    """Whether a replica has all of its master's data and is connected to it."""
     with node.client() as client:
         info = client.info("replication")
     return bool(info["role"] == "slave" and info["master_link_status"] == "up")
