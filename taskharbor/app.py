@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -264,6 +265,20 @@ class TaskHarbor:
                 self._driver = connect(self.url)
             return self._driver
 
+    @contextmanager
+    def connected_to(self, driver: InspectableDriver) -> Iterator[None]:
+        """Meanwhile, this app uses ``driver``, made by hand: with a clock to turn, for example.
+
+        For all threads. The driver is not closed; the app's own connection stays as it was.
+        """
+        with self._lock:
+            before, self._driver = self._driver, driver
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._driver = before
+
     def close(self) -> None:
         """Give up the connection and threads. The next use opens them again."""
         self.bridge.close()
@@ -310,13 +325,18 @@ _abandoned: list[object] = []
 
 
 def find_app(name: str) -> TaskHarbor:
-    """The app of that name in this process. Raises ConfigurationError."""
+    """The app of that name in this process, or any of several on the same store.
+
+    Raises ConfigurationError.
+    """
     found = [app for app in _apps if app.name == name]
-    if len(found) == 1:
+    stores = {app.url for app in found}
+    if len(stores) == 1:
         return found[0]
     raise ConfigurationError(
-        f"this process has {len(found)} apps named {name!r}, so an unpickled result can't find its "
-        "own; import the module that makes the app first, and give apps names: TaskHarbor(name=...)"
+        f"this process has {len(stores)} stores under the app name {name!r}, so an unpickled "
+        "result can't find its own; import the module that makes the app first, and give apps "
+        "names: TaskHarbor(name=...)"
     )
 
 

@@ -36,6 +36,8 @@ Messages say what happened, to what, and what to do next.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TaskHarborError(Exception):
     """Root of all errors raised by TaskHarbor."""
@@ -95,6 +97,22 @@ class JobError(TaskHarborError):
     def __init__(self, message: str, *, job_id: str) -> None:
         super().__init__(message)
         self.job_id = job_id
+
+    def __str__(self) -> str:
+        # Not KeyError's, for an error that is one as well: that would quote the message.
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own would call the class with the message alone.
+        return restore, (type(self), self.args, self.__dict__)
+
+
+def restore(kind: type[JobError], args: tuple[Any, ...], attributes: dict[str, Any]) -> JobError:
+    """A JobError from a pickle."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class JobNotFound(JobError, LookupError):

@@ -213,7 +213,7 @@ def read_body(body: bytes) -> Call:
     try:
         payload, timeout, policy, headers = _unpackb(memoryview(body)[1:], use_list=False)
         call = Call(
-            payload, timeout, DEFAULT_POLICY if policy is None else Policy(*policy), headers or {}
+            payload, timeout, DEFAULT_POLICY if policy is None else _policy(policy), headers or {}
         )
     except Exception as error:  # msgpack raises a dozen types on hostile bytes
         raise DecodeError(
@@ -222,6 +222,14 @@ def read_body(body: bytes) -> Call:
     if type(payload) is not bytes or not isinstance(timeout, int | float | None):
         raise DecodeError("the job's stored body is corrupt (fields of the wrong type)")
     return call
+
+
+def _policy(fields: Any) -> Policy:
+    policy = Policy(*fields)
+    for value in (policy.max_attempts, policy.max_losses, policy.unknown_task_seconds):
+        if not isinstance(value, int | float):
+            raise TypeError(f"a policy with {value!r} for a number")
+    return policy
 
 
 def _not_a_body(body: bytes) -> DecodeError:

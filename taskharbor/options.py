@@ -73,7 +73,9 @@ class TaskOptions:
         _check_whole("max_result_bytes", self.max_result_bytes, 64, 1 << 30)
         for name in ("unknown_task_seconds", "keep_succeeded", "keep_cancelled", "keep_dead"):
             check_seconds(name, getattr(self, name), most=defaults.MAX_DELAY_SECONDS)
-        if not (callable(getattr(self.backoff, "pack", None))):
+        if self.expires is not None:
+            _check_expires(self.expires)
+        if not callable(getattr(self.backoff, "pack", None)):
             raise ConfigurationError(
                 f"backoff is {self.backoff!r}; use Exponential(...), Fixed(...) or Delays(...)"
             )
@@ -212,8 +214,14 @@ def _expiry(expires: float | datetime | None) -> dict[str, Any]:
     if isinstance(expires, datetime):
         return {"expires_at": _timestamp("expires", expires)}
     if expires is not None:
-        check_seconds("expires", expires, most=defaults.MAX_DELAY_SECONDS)
+        _check_expires(expires)
     return {"expires_in": expires}
+
+
+def _check_expires(seconds: object) -> None:
+    check_seconds("expires", seconds, most=defaults.MAX_DELAY_SECONDS)
+    if not seconds:
+        raise InvalidJob("expires is 0; a job must be given more than 0 seconds to start")
 
 
 def _timestamp(name: str, moment: object) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from taskharbor import codec
@@ -12,10 +13,12 @@ from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, Job, Outcome
 from taskharbor.errors import (
     DecodeError,
     JobCancelled,
+    JobError,
     JobNotFound,
     ResultNotStored,
     ResultTimeout,
     TaskFailed,
+    restore,
 )
 from taskharbor.message import read_body
 from taskharbor.states import Reason, State
@@ -318,30 +321,39 @@ def failed(job_id: str, reason: Reason, error: bytes | None) -> TaskFailed:
     return raised
 
 
-_classes: dict[str, type[TaskFailed]] = {}
-
-
 def _class_for(failure: codec.Failure) -> type[TaskFailed]:
     """TaskFailed, or a class of it that ``except ValueError`` catches as well."""
     builtin = getattr(builtins, failure.type, None) if failure.module == "builtins" else None
     if not (isinstance(builtin, type) and issubclass(builtin, Exception)):
         # Nothing for SystemExit and its like: the caller's process is not meant.
         return TaskFailed
-    if failure.type not in _classes:
-        _classes[failure.type] = _combined(builtin)
-    return _classes[failure.type]
+    return _combined(failure.type)
 
 
-def _combined(builtin: type[Exception]) -> type[TaskFailed]:
+@cache
+def _combined(name: str) -> type[TaskFailed]:
+    builtin: type[Exception] = getattr(builtins, name)
     # StopIteration would end the caller's own generators. Types that demand more than a message
     # (UnicodeDecodeError, ExceptionGroup) are represented by the nearest base that does not.
     for base in builtin.__mro__:
         if base is Exception or issubclass(builtin, StopIteration | StopAsyncIteration):
             break
         try:
-            combined = type(f"TaskFailed[{builtin.__name__}]", (TaskFailed, base), {})
+            combined = type(
+                f"TaskFailed[{name}]",
+                (TaskFailed, base),
+                {
+                    "__module__": TaskFailed.__module__,
+                    "__doc__": f"A job is dead: its task raised {name}.",
+                    "__reduce__": lambda self: (_restore, (name, self.args, vars(self))),
+                },
+            )
             combined("", job_id="")
         except TypeError:
             continue
         return combined
     return TaskFailed
+
+
+def _restore(builtin: str, args: tuple[Any, ...], attributes: dict[str, Any]) -> JobError:
+    return restore(_combined(builtin), args, attributes)

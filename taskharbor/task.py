@@ -54,6 +54,7 @@ class Task(Generic[P, R]):
         self.bind = bind
         self.options = options
         self.arguments = Arguments(self.name, function, skip=int(bind))
+        self.__signature__ = self.arguments.signature
         self.rebuild = codec.rebuilder(function, skip=int(bind))
         self.call_options: CallOptions = {}
         self._prepare()
@@ -191,7 +192,7 @@ class Arguments:
     shape is found once by ``inspect`` and remembered.
     """
 
-    __slots__ = ("_name", "_shapes", "_signature")
+    __slots__ = ("_name", "_shapes", "signature")
 
     def __init__(self, name: str, function: Callable[..., Any], *, skip: int) -> None:
         self._name = name
@@ -201,7 +202,7 @@ class Arguments:
             raise ConfigurationError(
                 f"{name} has bind=True, so its first parameter is the task itself; add one: self"
             )
-        self._signature = signature.replace(parameters=parameters[skip:])
+        self.signature = signature.replace(parameters=parameters[skip:])
         self._shapes: set[tuple[Any, ...]] = set()
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -210,9 +211,9 @@ class Arguments:
         if shape in self._shapes:
             return
         try:
-            self._signature.bind(*args, **kwargs)
+            self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidCall(f"{self._name}{self._signature}: {error}") from None
+            raise InvalidCall(f"{self._name}{self.signature}: {error}") from None
         # A function with **kwargs has any number of shapes.
         if len(self._shapes) < _MAX_SHAPES:
             self._shapes.add(shape)
