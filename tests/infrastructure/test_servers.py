@@ -20,7 +20,6 @@ from tests.servers import (
     process,
 )
 from tests.servers import postgres as postgres_servers
-from tests.servers import redis as redis_servers
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +64,10 @@ def test_redis_with_aof_keeps_acknowledged_writes_over_a_kill() -> None:
             assert client.get("job") == b"kept"
 
 
-@pytest.mark.parametrize("binaries", ["wheel_binaries", "debian_binaries"])
+@pytest.mark.parametrize(
+    "binaries",
+    ["wheel_binaries", pytest.param("debian_binaries", marks=pytest.mark.system_servers)],
+)
 def test_postgres_keeps_commits_over_a_kill(binaries: str) -> None:
     with PostgresServer(binaries=getattr(postgres_servers, binaries)()) as server:
         url = server.create_database("kept")
@@ -127,8 +129,7 @@ def test_cluster_shares_the_slots_and_routes_keys(redis_cluster: RedisCluster) -
 
 
 def test_cluster_replica_takes_over_from_a_killed_master() -> None:
-    binary = redis_servers.debian_binary()
-    with RedisCluster(binary=binary, replicas=1) as cluster:
+    with RedisCluster(replicas=1) as cluster:
         cluster.masters[0].kill()
         heir = cluster.replicas[0]
 

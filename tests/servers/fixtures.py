@@ -15,6 +15,16 @@ from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisCluster, RedisServer
 
+SYSTEM_SERVERS = {"redis7_server", "postgres15_server", "pgbouncer_server"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by what this marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs programs that PyPI has no wheel for."""
+    for item in items:
+        if SYSTEM_SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("system_servers")
+
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
