@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin
 from taskharbor.codec import records
 from taskharbor.codec.records import Unresolved
 from taskharbor.codec.refusal import step
+from taskharbor.codec.text import one_line
 from taskharbor.errors import DecodeError
 
 Converter = Callable[[Any], Any]
@@ -50,7 +51,7 @@ def of_enum(cls: type[Enum]) -> Converter:
                 return _member(cls, value)
         try:
             return cls(value)
-        except (ValueError, TypeError, KeyError):
+        except Exception:  # noqa: BLE001 - whatever a user's _missing_ raises
             return _member(cls, value)
 
     return convert
@@ -130,9 +131,8 @@ def _construct(build: Callable[[Any, Any], Any], cls: Any, values: Any) -> Any:
         raise
     except Exception as error:
         # The user's own constructor or validator: whatever it raises means the same.
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        kind = "" if isinstance(error, DecodeError) else f"{type(error).__name__}: "
-        raise Misfit(f"can't become a {_name(cls)}: {kind}{reason}") from error
+        text = str(error) if isinstance(error, DecodeError) else one_line(error, _LONGEST_REASON)
+        raise Misfit(f"can't become a {_name(cls)}: {text}") from error
 
 
 def _given(cls: type, value: Any) -> dict[str, Any]:
@@ -188,12 +188,18 @@ def of_collection(origin: Any, item: Converter, is_set: bool) -> Converter:
             raise Misfit(f"is {_show(value)}, not a {origin.__name__.lower()}")
         items = _items(value, item)
         if isinstance(value, origin):
-            return type(value)(items) if _differ(value, items) else value
-        if concrete:
-            return origin(items)
-        return set(items) if is_set else items
+            return _made(type(value), items) if _differ(value, items) else value
+        return _made(origin if concrete else set if is_set else list, items)
 
     return convert
+
+
+def _made(kind: Any, items: list[Any]) -> Any:
+    try:
+        return kind(items)
+    except Exception as error:
+        # __hash__ and __eq__ of the user's classes run here.
+        raise Misfit(f"can't become a {_name(kind)}: {one_line(error)}") from error
 
 
 def of_tuple(converters: list[Converter | None]) -> Converter:
@@ -213,17 +219,17 @@ def of_mapping(for_key: Converter | None, for_value: Converter | None) -> Conver
     def convert(value: Any) -> Any:
         if type(value) is not dict:
             raise Misfit(f"is {_show(value)}, not a dict")
-        converted: dict[Any, Any] = {}
+        pairs: list[tuple[Any, Any]] = []
         key = None
         try:
             for key, item in value.items():
                 new_key = for_key(key) if for_key else key
-                converted[new_key] = for_value(item) if for_value else item
+                pairs.append((new_key, for_value(item) if for_value else item))
         except Misfit as misfit:
             misfit.path.append(step(key))
             raise
-        changed = _differ(value, converted) or _differ(value.values(), converted.values())
-        return converted if changed else value
+        same = all(k is a and v is b for (k, v), (a, b) in zip(pairs, value.items(), strict=True))
+        return value if same else _made(dict, pairs)
 
     return convert
 
@@ -282,7 +288,7 @@ def _fits(value: Any, member: Any) -> bool:
     """Whether ``value`` may pass as ``member``, an annotation that nothing is converted to."""
     origin = get_origin(member) or member
     if origin is typing.Literal:
-        return value in get_args(member)
+        return any(type(value) is type(a) and value == a for a in get_args(member))
     if not isinstance(origin, type):
         return type(value) is not Unresolved  # Any, a type variable
     if origin is float:

@@ -8,7 +8,9 @@ from typing import Any
 import msgpack
 
 from taskharbor.codec import records
+from taskharbor.codec.classes import UnknownClass
 from taskharbor.codec.leaves import READERS
+from taskharbor.codec.text import one_line
 from taskharbor.codec.wire import (
     EMPTY_CALL,
     FROZENSET,
@@ -73,7 +75,7 @@ def decode_call(data: bytes, *, rebuild: Rebuild | None = None) -> Call:
         return _as_call(decode(data))
     try:
         call = _as_call(decode(data))
-    except records.UnknownClass:
+    except UnknownClass:
         return _rebuild_unresolved(data[1:], rebuild)
     return rebuild(*call)
 
@@ -91,7 +93,7 @@ def _read_structures(body: bytes, builder: _Builder) -> Any:
     except DecodeError:
         raise
     except Exception as error:
-        # Anything: the constructors of a user's record classes run here.
+        # Anything: what msgpack, the constructors of leaves and hashing raise.
         raise _corrupt(error) from error
 
 
@@ -127,12 +129,7 @@ def _wrong_version(data: bytes) -> DecodeError:
 
 
 def _corrupt(error: Exception) -> DecodeError:
-    try:
-        text = str(error)
-    except Exception as unprintable:  # noqa: BLE001 - whatever a user's __str__ raises
-        text = f"its message can't be printed: {type(unprintable).__name__}"
-    line = text.partition("\n")[0][:200]
-    return DecodeError(f"corrupt or foreign bytes: {type(error).__name__}: {line}")
+    return DecodeError(f"corrupt or foreign bytes: {one_line(error)}")
 
 
 class _Mark:
@@ -170,7 +167,7 @@ class _Builder:
             return _Mark(code)
         try:
             return _read_leaf(code, data)
-        except records.UnknownClass as error:
+        except UnknownClass as error:
             return self._set_aside(records.unresolved_enum(code, data, error), error)
 
     def build(self, value: Any, depth: int) -> Any:
@@ -206,13 +203,11 @@ class _Builder:
         values = _pairs(items)
         try:
             return records.build_record(code, name, values)
-        except records.UnknownClass as error:
-            values.pop(records.UNSET, None)
+        except UnknownClass as error:
+            values.pop(records.ABOUT_MODEL, None)
             return self._set_aside(records.Unresolved(values, error), error)
 
-    def _set_aside(
-        self, unresolved: records.Unresolved, error: records.UnknownClass
-    ) -> records.Unresolved:
+    def _set_aside(self, unresolved: records.Unresolved, error: UnknownClass) -> records.Unresolved:
         if not self._keep_unknown:
             raise error
         self.unresolved.append(unresolved)

@@ -38,7 +38,7 @@ def rebuilder(fn: Callable[..., Any], *, skip: int = 0) -> Rebuild | None:
     hints = resolve(_function_of(fn), {p.name: p.annotation for p in parameters})
     converters: dict[str, Converter] = {}
     for parameter in parameters:
-        converter = converter_for(hints.get(parameter.name), {})
+        converter = converter_for(hints.get(parameter.name))
         if converter is not None:
             # A default of None makes None welcome, whatever the annotation says.
             welcome = parameter.default is None

@@ -1,8 +1,7 @@
 """Values of a user's own class: Enum, dataclass, NamedTuple, pydantic model.
 
-On the wire stands the class as ``module:qualname`` and its fields by name. A class is looked up
-only among modules that are already imported, without calling anything of them, and only accepted
-if it really is of the kind that the wire says: bytes can neither import code nor name a function.
+On the wire stands the name of the class (classes.py) and its fields by name. A class is accepted
+only if it really is of the kind that the wire says.
 
 A record is its fields. What an object holds beside them (a lock made in ``__post_init__``, a cached
 property, a private attribute) does not travel; it is made again where the record is rebuilt. Fields
@@ -12,16 +11,17 @@ that a newer class added take their defaults, fields that it dropped are passed 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum, Flag
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
+from zlib import crc32
 
+from taskharbor.codec.classes import UnknownClass, class_name, find_class
 from taskharbor.codec.leaves import read_text, write_text
 from taskharbor.codec.refusal import Refused
+from taskharbor.codec.text import one_line
 from taskharbor.errors import DecodeError
 
 # Extension codes, beside those of leaves.py. A released code is never given another meaning.
@@ -30,10 +30,6 @@ DATACLASS, NAMEDTUPLE, MODEL = 36, 37, 38
 
 _BUILTIN_BASES = (str, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset)
 _ABSENT = object()
-
-
-class UnknownClass(DecodeError):
-    """No imported module has the class that the bytes name."""
 
 
 class Unresolved:
@@ -52,76 +48,6 @@ class Unresolved:
     def take(self) -> Any:
         self.taken = True
         return self.content
-
-
-# --- names ------------------------------------------------------------------------------------
-
-
-def class_name(cls: type) -> str:
-    """``module:qualname``, under which :func:`find_class` finds ``cls`` again.
-
-    Raises Refused for a class that no other process could find.
-    """
-    if "<locals>" in cls.__qualname__:
-        raise Refused(
-            f"is a {cls.__qualname__}, a class made inside a function, which a worker can't find; "
-            "move the class to the top of its module"
-        )
-    module = _main_name() if cls.__module__ in _MAIN else cls.__module__
-    name = f"{module}:{cls.__qualname__}"
-    if _look_up(name) is not cls:
-        raise Refused(
-            f"is a {cls!r}, but {name} is something else; give the class its own name at the top "
-            "of its module"
-        )
-    return name
-
-
-def find_class(name: str, kind: str, is_kind: Callable[[type], bool]) -> type:
-    """The class called ``name`` if an imported module has it and it is of the kind; else raises."""
-    cls = _look_up(name)
-    if cls is None:
-        module = name.partition(":")[0]
-        raise UnknownClass(
-            f"the class {name[:200]!r} is not known here: import {module[:200]} in the worker's "
-            "app, or annotate the parameter with the class; where it moved, leave an import of it "
-            "behind in its old module"
-        )
-    if not is_kind(cls):
-        raise DecodeError(f"{name[:200]!r} is not {kind}")
-    return cls
-
-
-def _look_up(name: str) -> type | None:
-    module_name, _, qualname = name.partition(":")
-    module = sys.modules.get("__main__" if module_name == _main_name() else module_name)
-    if not isinstance(module, ModuleType):
-        return None
-    # Namespaces are read directly: getattr() would run a module's __getattr__, a lazy import.
-    namespace: Any = ModuleType.__getattribute__(module, "__dict__")
-    found: object = None
-    for part in qualname.split("."):
-        found = namespace.get(part)
-        if not isinstance(found, type):
-            return None
-        namespace = type.__dict__["__dict__"].__get__(found)
-    return found if isinstance(found, type) else None
-
-
-_MAIN = ("__main__", "__mp_main__")
-
-
-def _main_name() -> str:
-    """What a worker that imports the script of this process would call it.
-
-    ``python shop.py`` runs as ``__main__``; the worker knows the same file as ``shop``.
-    """
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    return file.rpartition("/")[2].removesuffix(".py") if isinstance(file, str) else "__main__"
 
 
 # --- Enum -------------------------------------------------------------------------------------
@@ -219,27 +145,39 @@ def is_model(cls: type) -> bool:
 def _model_values(model: Any) -> Iterable[tuple[str, Any]]:
     # Not model_dump(): it turns nested models into dicts by their declared type and loses what a
     # subclass adds. Each value is encoded as what it is.
+    cls: Any = type(model)
     state = vars(model)
-    values = {name: state[name] for name in type(model).model_fields if name in state}
+    values = {name: state[name] for name in cls.model_fields if name in state}
     values |= model.__pydantic_extra__ or {}
     unset = [name for name in values if name not in model.model_fields_set]
-    return [(UNSET, unset), *values.items()] if unset else values.items()
+    return [(ABOUT_MODEL, [_fingerprint(cls), *unset]), *values.items()]
 
 
-UNSET = "\0unset"
-"""Before the fields of a pydantic model: the names of those that were not set explicitly."""
+ABOUT_MODEL = "\0"
+"""Before the fields of a pydantic model: the fingerprint of its class, and the names of the fields
+that were not set explicitly."""
+
+
+@lru_cache(maxsize=1024)
+def _fingerprint(cls: Any) -> int:
+    """A number that changes when a field of the model, or its type, does."""
+    return crc32(repr([(n, field.annotation) for n, field in cls.model_fields.items()]).encode())
 
 
 # --- rebuilding -------------------------------------------------------------------------------
 
 
 def build_record(code: int, name: str, values: dict[str, Any]) -> Any:
-    """The record that was written. Raises DecodeError (or whatever its class raises)."""
-    if code == DATACLASS:
-        return build_dataclass(find_class(name, "a dataclass", is_dataclass), values)
-    if code == NAMEDTUPLE:
-        return build_namedtuple(find_class(name, "a NamedTuple", is_namedtuple), values)
-    return _build_model(find_class(name, "a pydantic model", is_model), values)
+    """The record that was written. Raises DecodeError."""
+    described, is_kind, build = _KINDS[code]
+    cls = find_class(name, described, is_kind)
+    try:
+        return build(cls, values)
+    except DecodeError:
+        raise
+    except Exception as error:
+        # Anything: the user's constructor or validators run here.
+        raise DecodeError(f"can't make a {name} of its fields: {one_line(error)}") from error
 
 
 def build_dataclass(cls: Any, values: dict[str, Any]) -> Any:
@@ -300,15 +238,14 @@ def build_namedtuple(cls: Any, values: dict[str, Any]) -> Any:
 
 
 def _build_model(cls: Any, values: dict[str, Any]) -> Any:
-    """As it was, unvalidated, while the class has the fields it had; else validated."""
-    unset = values.pop(UNSET, ())
+    """As it was, without a validator, if its class is as it was; else validated."""
+    fingerprint, *unset = values.pop(ABOUT_MODEL)
     known = cls.model_fields
     if cls.model_config.get("extra") != "allow":
         values = {name: value for name, value in values.items() if name in known}
-    if all(name in values for name in known):
+    if fingerprint == _fingerprint(cls) and all(name in values for name in known):
         return cls.model_construct(_fields_set=set(values).difference(unset), **values)
-    given = {name: value for name, value in values.items() if name not in unset}
-    return validate_model(cls, given)
+    return validate_model(cls, {n: v for n, v in values.items() if n not in unset})
 
 
 def validate_model(cls: Any, values: dict[str, Any]) -> Any:
@@ -322,3 +259,10 @@ def _by_name(cls: Any) -> dict[str, bool]:
     return (
         {"by_name": True} if "by_name" in inspect.signature(cls.model_validate).parameters else {}
     )
+
+
+_KINDS: dict[int, tuple[str, Callable[[type], bool], Callable[[Any, dict[str, Any]], Any]]] = {
+    DATACLASS: ("a dataclass", is_dataclass, build_dataclass),
+    NAMEDTUPLE: ("a NamedTuple", is_namedtuple, build_namedtuple),
+    MODEL: ("a pydantic model", is_model, _build_model),
+}

@@ -20,3 +20,13 @@ def shorten(text: str, limit: int) -> str:
     half = max(limit - len(note.encode()), 0) // 2
     head, tail = data[:half], data[len(data) - half :]
     return f"{head.decode(errors='ignore')}{note}{tail.decode(errors='ignore')}"
+
+
+def one_line(error: Exception, limit: int = 300) -> str:
+    """Type and message of an error, whatever its class does when it is asked."""
+    try:
+        message = str(error)
+    except Exception as unprintable:  # noqa: BLE001 - raised by a user's __str__
+        message = f"its message can't be printed: {type(unprintable).__name__}"
+    message = " ".join(clean_text(message).split())
+    return shorten(f"{type(error).__name__}: {message}".removesuffix(": "), limit)

@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NewType, Optional, TypedDict
 
 import pytest
+from hypothesis import given
+from typing_extensions import TypeAliasType
 
 from taskharbor.codec import decode_call, encode_call, rebuilder
 from taskharbor.errors import DecodeError
@@ -20,6 +22,7 @@ from tests.unit.codec_samples import (
     Color,
     Computed,
     Item,
+    Key,
     Level,
     NeedsInitVar,
     Open,
@@ -32,6 +35,7 @@ from tests.unit.codec_samples import (
     Villa,
     Word,
 )
+from tests.unit.test_codec_roundtrip import VALUES
 
 if TYPE_CHECKING:
     from nowhere import Missing  # type: ignore[import-not-found]
@@ -53,9 +57,23 @@ class Crate(Generic[T]):
     more: list[T] = field(default_factory=list)
 
 
+class Tree(TypedDict):
+    item: Item
+    children: list[Tree]
+
+
+class Ring(TypedDict):
+    name: str
+    others: list[Ring]
+
+
 class Row(TypedDict):
     item: Item
     count: int
+
+
+Many = TypeAliasType("Many", list[T], type_params=(T,))
+Text = TypeAliasType("Text", str | bytes)
 
 
 @dataclass
@@ -85,6 +103,7 @@ def rebuilt(annotation: Any, value: Any) -> Any:
 
 
 ANN = User(userName="u", address=Address(street="s"))
+TREE = {"item": Item("a", 1), "children": [{"item": Item("a", 1), "children": []}]}
 ITEM, PLAIN_ITEM = Item("a", 1), {"name": "a", "price": 1}
 
 
@@ -130,6 +149,11 @@ ITEM, PLAIN_ITEM = Item("a", 1), {"name": "a", "price": 1}
         (Cat | Literal["none"], "none", "none"),
         (Cat | float, 3, 3),
         (Item | Color, "r", Color.RED),
+        (Item | Text, "x", "x"),
+        (Item | Text, PLAIN_ITEM, ITEM),
+        (Cat | Many[Cat], [{"name": "x"}], [Cat("x")]),
+        (Many[Item], [PLAIN_ITEM], [ITEM]),
+        (Tree, {"item": PLAIN_ITEM, "children": [{"item": PLAIN_ITEM, "children": []}]}, TREE),
     ],
 )  # fmt: skip
 def test_plain_data_becomes_what_the_annotation_says(
@@ -138,6 +162,22 @@ def test_plain_data_becomes_what_the_annotation_says(
     result = rebuilt(annotation, value)
     assert result == expected
     assert type(result) is type(expected)
+
+
+if sys.version_info >= (3, 12):  # older Pythons have no type statement
+
+    def test_type_statements_may_be_recursive_or_unresolvable() -> None:
+        namespace: dict[str, Any] = {"Item": Item}
+        exec(
+            "type Forest = dict[str, Forest] | Item\n"
+            "type Json = dict[str, Json] | list[Json] | str | None\n"
+            "type Lost = nowhere.Missing\n"
+            "def plain(a: Json, b: Lost, c: Lost | int) -> None: ...\n",
+            namespace,
+        )
+        grown = rebuilt(namespace["Forest"], {"a": {"b": {"c": PLAIN_ITEM}}, "d": PLAIN_ITEM})
+        assert grown == {"a": {"b": {"c": ITEM}}, "d": ITEM}
+        assert rebuilder(namespace["plain"]) is None
 
 
 @pytest.mark.parametrize(
@@ -196,12 +236,15 @@ def test_rubbish_is_an_error_that_names_parameter_and_place(
 def nothing_annotated(a, b=1, *c, d=2, **e): ...  # type: ignore[no-untyped-def]
 
 
+def only_recursive(b: Ring, c: list[Text]) -> None: ...
+
+
 def only_plain(
     a: int, b: list[str], c: datetime, d: Decimal | None, *e: Any, f: dict[str, T], **g: object
 ) -> None: ...
 
 
-@pytest.mark.parametrize("fn", [nothing_annotated, only_plain, max, print])
+@pytest.mark.parametrize("fn", [nothing_annotated, only_plain, only_recursive, max, print])
 def test_there_is_no_rebuilder_where_nothing_needs_one(fn: Callable[..., Any]) -> None:
     assert rebuilder(fn) is None
 
@@ -284,6 +327,22 @@ def test_an_initvar_may_stand_in_a_dict() -> None:
 
 def test_extra_fields_go_to_a_model_that_allows_them() -> None:
     assert rebuilt(Open, {"known": 1, "more": 2}).more == 2
+
+
+@given(VALUES)
+def test_whatever_the_value_it_fits_or_is_a_decode_error(value: Any) -> None:
+    def task(
+        a: Item, b: Node, c: Color | Right, d: set[Key] | Tree, e: dict[Key, Point],
+        f: tuple[Level, ...] | tuple[Word, Item], g: User | Literal[1, "x"], h: Crate[Item],
+    ) -> None: ...  # fmt: skip
+
+    rebuild = rebuilder(task)
+    assert rebuild is not None
+    for name in "abcdefgh":
+        try:
+            rebuild([], {name: value})
+        except DecodeError:
+            pass
 
 
 # --- classes that are not where they were -----------------------------------------------------
