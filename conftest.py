@@ -1,5 +1,6 @@
 """What every test tree shares: servers on demand, documents as tests, and Hypothesis settings."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.documents import sybil
@@ -15,3 +16,17 @@ settings.register_profile(
     "taskharbor", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("taskharbor")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="the long form of chaos and soak tests: more seeds, more time",
+    )
+
+
+@pytest.fixture(scope="session")
+def long_form(pytestconfig: pytest.Config) -> bool:
+    """Whether --long was given: more seeds, more time."""
+    return bool(pytestconfig.getoption("--long"))

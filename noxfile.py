@@ -9,10 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nox
 
 HERE = "{}.{}".format(*sys.version_info[:2])
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
 
 nox.needs_version = ">=2025.2.9"
@@ -22,6 +24,7 @@ nox.options.sessions = [
     "install",
     "docs",
     "compatibility",
+    "benchmark",
     "conformance",
     "tests",
 ]
@@ -126,6 +129,16 @@ def chaos(session: nox.Session) -> None:
     """Kills, stops, cuts and restarts, judged by a ledger. `-- --long` for the long form."""
     install_for_tests(session)
     run_pytest(session, "tests/chaos")
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """`-- codec sqlite` runs benchmarks/bench_codec.py and bench_sqlite.py only; `-- --long`."""
+    install_for_tests(session)
+    options = [word for word in session.posargs if word.startswith("-")]
+    names = [word for word in session.posargs if word not in options] or ["*"]
+    for script in sorted(path for name in names for path in BENCHMARKS.glob(f"bench_{name}.py")):
+        session.run("python", str(script), *options)
 
 
 @nox.session

@@ -73,9 +73,16 @@ def _is_free(port: int) -> bool:
 def scratch_directory(name: str) -> Path:
     """A new directory that the exit of this process removes, or else the next run's first call."""
     _remove_leftovers()
-    path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{name}-"))
+    prefix = f"{_PREFIX}{os.getpid()}-{name}-"
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=_temporary_directory()))
     atexit.register(_remove_if_owner, path, os.getpid())
     return path
+
+
+def _temporary_directory() -> Path:
+    # A server that refuses to run as root must reach its data under another account.
+    chosen = Path(tempfile.gettempdir())
+    return chosen if os.geteuid() != 0 or reachable_by_anyone(chosen) else Path("/tmp")
 
 
 def _remove_if_owner(path: Path, owner: int) -> None:
@@ -85,7 +92,7 @@ def _remove_if_owner(path: Path, owner: int) -> None:
 
 
 def _remove_leftovers() -> None:
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for path in _temporary_directory().glob(f"{_PREFIX}*"):
         pid = path.name.removeprefix(_PREFIX).split("-")[0]
         if not psutil.pid_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
@@ -163,19 +170,19 @@ class ServerProcess(ABC):
         The first start moves on to another port when somebody else took the chosen one; a later
         start keeps port and data. Raises `ServerFailed` with the log's end.
         """
-        first = not self.log.exists()
-        for _ in range(PORT_ATTEMPTS if first else 1):
+        attempts = 1 if self.log.exists() else PORT_ATTEMPTS
+        while True:
+            attempts -= 1
             self._launch()
             try:
                 wait_until(self._answers, seconds=START_SECONDS, what=f"{self.name} to answer")
-            except (ServerFailed, TimeoutError) as error:
-                failure = ServerFailed(f"{error}\n{self.log_tail()}")
-                failure.__cause__ = error
-                self.kill()
-                self.port = free_port() if first else self.port
-            else:
                 return self
-        raise failure
+            except (ServerFailed, TimeoutError) as error:
+                message = f"{error}\n{self.log_tail()}"
+                self.kill()
+                if not attempts:
+                    raise ServerFailed(message) from error
+                self.port = free_port()
 
     def _answers(self) -> bool:
         process = self._process
