@@ -1,0 +1,60 @@
+-- is_retired: holder -> a row if it is
+SELECT 1 FROM th_retired WHERE holder = ?1;
+
+-- leases: fences -> fence, holder, attempt, reserved_at, expires_at, cancel_reason, the job's head
+SELECT l.fence, l.holder, l.attempt, l.reserved_at, l.expires_at, l.cancel_reason,
+    j.seq, j.id, j.queue, j.priority, j.expires_at,
+    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+WHERE l.fence IN (SELECT value FROM json_each(?1));
+
+-- standing: id -> its state, the fence that settled it
+SELECT CASE
+        WHEN e.seq IS NOT NULL THEN e.state
+        WHEN r.seq IS NOT NULL THEN 'ready'
+        WHEN s.seq IS NOT NULL THEN 'scheduled'
+        ELSE 'running'
+    END, e.fence
+FROM th_jobs j
+LEFT JOIN th_ended e ON e.seq = j.seq
+LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
+LEFT JOIN th_scheduled s ON s.seq = j.seq
+WHERE j.id = ?1;
+
+-- tombstone: id -> fence
+SELECT fence FROM th_tombstones WHERE id = ?1;
+
+-- open_queue: name -> id, unless it is paused
+SELECT id FROM th_queues WHERE name = ?1 AND NOT paused;
+
+-- any_ready: queue -> a row if a job is in line
+SELECT 1 FROM th_ready WHERE queue = ?1 LIMIT 1;
+
+-- expired_in_line: queue, how far to look, now -> head, attempts of those past their expiry
+SELECT j.seq, j.id, j.queue, j.priority, j.expires_at,
+    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds, coalesce(c.attempts, 0)
+FROM (SELECT seq, expires_at FROM th_ready WHERE queue = ?1 ORDER BY rank, seq LIMIT ?2) r
+CROSS JOIN th_jobs j ON j.seq = r.seq
+LEFT JOIN th_carried c ON c.seq = r.seq
+WHERE r.expires_at <= ?3;
+
+-- lease_line: queue, how many, holder, now, expires_at
+INSERT INTO th_leases (seq, holder, attempt, reserved_at, expires_at)
+SELECT r.seq, ?3, coalesce(c.attempts, 0) + 1, ?4, ?5
+FROM th_ready r LEFT JOIN th_carried c ON c.seq = r.seq
+WHERE r.queue = ?1 ORDER BY r.rank, r.seq LIMIT ?2;
+
+-- leave_line: queue, the newest fence
+-- What was leased is the head of the line, so one range has it all.
+DELETE FROM th_ready
+WHERE queue = ?1 AND (rank, seq) <= (
+    SELECT -j.priority, j.seq FROM th_leases l JOIN th_jobs j ON j.seq = l.seq WHERE l.fence = ?2
+);
+
+-- leased: the fence before the first of them, queue's name -> the first fields of a Reservation
+SELECT j.id, ?2, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
+    j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved
+FROM th_leases l
+CROSS JOIN th_jobs j ON j.seq = l.seq
+LEFT JOIN th_carried c ON c.seq = l.seq
+WHERE l.fence > ?1 ORDER BY l.fence;

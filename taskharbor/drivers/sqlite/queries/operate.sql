@@ -1,0 +1,51 @@
+-- heads: ids -> state, attempts, digest's owner: the head of each job
+SELECT
+    CASE
+        WHEN e.seq IS NOT NULL THEN e.state
+        WHEN r.seq IS NOT NULL THEN 'ready'
+        WHEN s.seq IS NOT NULL THEN 'scheduled'
+        ELSE 'running'
+    END,
+    coalesce(e.attempts, c.attempts, 0), q.name, j.enqueued_at,
+    j.seq, j.id, j.queue, j.priority, j.expires_at,
+    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+FROM th_jobs j
+JOIN th_queues q ON q.id = j.queue
+LEFT JOIN th_carried c ON c.seq = j.seq
+LEFT JOIN th_ended e ON e.seq = j.seq
+LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
+LEFT JOIN th_scheduled s ON s.seq = j.seq
+WHERE j.id IN (SELECT value FROM json_each(?1));
+
+-- ids: seqs -> id
+SELECT id FROM th_jobs WHERE seq IN (SELECT value FROM json_each(?1));
+
+-- request_cancel: reason, seqs
+UPDATE th_leases SET cancel_reason = coalesce(cancel_reason, ?1)
+WHERE seq IN (SELECT value FROM json_each(?2));
+
+-- keep_success: seq
+-- Into the history what the row in th_ended, about to go, says of the attempt that succeeded.
+INSERT INTO th_attempts (seq, fence, number, holder, started_at, ended_at, reason)
+SELECT seq, fence, attempts, holder, reserved_at, finished_at, reason
+FROM th_ended WHERE seq = ?1 AND state = 'succeeded';
+
+-- carry_requeued: seq, attempts, due_at, whether losses are forgiven
+INSERT INTO th_carried (seq, attempts, due_at) VALUES (?1, ?2, ?3)
+ON CONFLICT (seq) DO UPDATE SET
+    attempts = excluded.attempts,
+    due_at = excluded.due_at,
+    losses = CASE WHEN ?4 THEN 0 ELSE losses END,
+    unknown_since = NULL;
+
+-- never_expires: seq
+UPDATE th_jobs SET expires_at = NULL WHERE seq = ?1;
+
+-- key_holder: queue, key, now -> seq
+SELECT seq FROM th_keys WHERE queue = ?1 AND key = ?2 AND (free_at IS NULL OR free_at > ?3);
+
+-- take_key: queue, key, seq, free_at
+INSERT OR REPLACE INTO th_keys (queue, key, seq, free_at) VALUES (?1, ?2, ?3, ?4);
+
+-- pause: queue's id, 1 or 0
+UPDATE th_queues SET paused = ?2 WHERE id = ?1;

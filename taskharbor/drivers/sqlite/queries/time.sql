@@ -1,0 +1,26 @@
+-- due: now, how many -> reason, wake_at, attempts, head of the scheduled jobs whose time has come
+SELECT coalesce(c.attempts, 0),
+    j.seq, j.id, j.queue, j.priority, j.expires_at,
+    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+FROM (SELECT seq FROM th_scheduled WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2) s
+CROSS JOIN th_jobs j ON j.seq = s.seq
+LEFT JOIN th_carried c ON c.seq = s.seq;
+
+-- next_due: -> the earliest wake_at
+SELECT min(wake_at) FROM th_scheduled;
+
+-- overdue: now, how many -> state, id, head of the jobs whose retention is over
+SELECT e.state, j.seq, j.id, j.queue, j.priority, j.expires_at,
+    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+FROM (SELECT seq, state FROM th_ended WHERE prune_at <= ?1 ORDER BY prune_at LIMIT ?2) e
+CROSS JOIN th_jobs j ON j.seq = e.seq;
+
+-- prune_tombstones: now, how many
+DELETE FROM th_tombstones WHERE id IN (
+    SELECT id FROM th_tombstones WHERE prune_at <= ?1 ORDER BY prune_at LIMIT ?2
+);
+
+-- prune_retired: now, how many
+DELETE FROM th_retired WHERE holder IN (
+    SELECT holder FROM th_retired WHERE prune_at <= ?1 LIMIT ?2
+);

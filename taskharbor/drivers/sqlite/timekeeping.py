@@ -1,0 +1,50 @@
+"""What becomes due by itself: scheduled jobs, and records whose retention is over."""
+
+from __future__ import annotations
+
+from taskharbor.drivers.base import Promoted
+from taskharbor.drivers.sqlite.changes import Changes, Head
+from taskharbor.drivers.sqlite.queries import load
+from taskharbor.drivers.sqlite.transaction import Tx
+from taskharbor.states import Reason
+
+_SQL = load("time")
+
+
+def next_due(tx: Tx) -> float | None:
+    row = tx.one(_SQL["next_due"])
+    return None if row is None else row[0]
+
+
+def promote(tx: Tx, limit: int) -> Promoted:
+    rows = tx.all(_SQL["due"], (tx.now, limit))
+    changes = Changes(tx)
+    for attempts, *head in rows:
+        job = Head(*head)
+        changes.leave_scheduled(job)
+        if job.expires_at is not None and job.expires_at <= tx.now:
+            changes.cancel_waiting(job, Reason.EXPIRED, attempts=attempts)
+        else:
+            changes.to_line(job, Reason.DUE.value, due_at=tx.now)
+    changes.flush()
+    if rows:
+        tx.wake()
+    due = next_due(tx)
+    return Promoted(len(rows), due, due is not None and due <= tx.now, tx.now)
+
+
+def prune(tx: Tx, limit: int) -> int:
+    rows = tx.all(_SQL["overdue"], (tx.now, limit))
+    changes = Changes(tx)
+    for state, *head in rows:
+        job = Head(*head)
+        changes.leave_ended(job, state)
+        changes.forget(job)
+    changes.flush()
+    pruned = len(rows)
+    for statement in ("prune_tombstones", "prune_retired"):
+        if pruned < limit:
+            pruned += tx.execute(_SQL[statement], (tx.now, limit - pruned)).rowcount
+    if rows:
+        tx.wake()
+    return pruned

@@ -1,0 +1,69 @@
+"""Waiting without a busy loop: for jobs, for results.
+
+A waiter looks, listens, looks again. It listens before it looks for the first time, so nothing
+can happen between the two that it never hears of.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+
+from taskharbor.drivers.base import Outcome
+from taskharbor.drivers.sqlite import faults, inspector, reserve
+from taskharbor.drivers.sqlite.transaction import Store
+
+QUIET_FIRST_SECONDS = 0.001
+QUIET_LONGEST_SECONDS = 0.016
+"""After a ring that was for others, a waiter is deaf for a moment: on a busy store there are
+hundreds a second, nearly all of them for somebody else."""
+
+
+def wait_for_jobs(store: Store, queues: Sequence[str], seconds: float) -> None:
+    """Looks at once only if it rang since this thread's last wait: while all workers are busy,
+    a backlog alone must not turn the caller's loop into a busy one."""
+
+    def is_there() -> bool:
+        with store.reading() as tx:
+            return reserve.any_ready(tx, queues)
+
+    first = store.connections.slot().watch is None
+    rang = store.connections.watch().wait(0)
+    if (first or rang) and is_there():
+        return
+    _listen(store, time.monotonic() + seconds, is_there)
+
+
+def wait_for_results(store: Store, job_ids: Sequence[str], seconds: float) -> list[Outcome | None]:
+    def is_there() -> bool:
+        with store.reading() as tx:
+            return not inspector.all_unfinished(tx, job_ids)
+
+    deadline = time.monotonic() + seconds
+    store.connections.watch()
+    if not is_there():
+        _listen(store, deadline, is_there)
+    with store.reading() as tx:
+        return inspector.results(tx, job_ids)
+
+
+def _listen(store: Store, deadline: float, is_there: Callable[[], bool]) -> None:
+    """Until ``is_there`` says so after a ring or a commit, the time is over, or the driver is
+    closed."""
+    watch = store.connections.watch()
+    quiet = QUIET_FIRST_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        if not watch.wait(left) and not _changed(store):
+            continue
+        if is_there():
+            return
+        time.sleep(min(quiet, left))
+        quiet = min(quiet * 2, QUIET_LONGEST_SECONDS)
+
+
+def _changed(store: Store) -> bool:
+    try:
+        return store.connections.changed()
+    except sqlite3.Error as error:
+        raise faults.translate(error, store.address.path) from error
