@@ -13,6 +13,9 @@ class TestMemory(Conformance):
 
 
 class TestMemoryServer(Conformance):
+    URL = f"memory://{new_id()}?linger=5"
+
     @pytest.fixture
     def harness(self) -> Harness:
-        return Harness(f"memory://{new_id()}?linger=0.1")
+        # A server process for every test would cost more than all the tests.
+        return Harness(self.URL, reuse=True)

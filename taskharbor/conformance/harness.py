@@ -20,12 +20,13 @@ class Harness:
     or database; everything else has a default. ``connect`` goes through the registry, so the URL's
     scheme must be registered. Subclass it for a store that needs more.
 
-    Making an empty store for every test may be slow. Then make one for many tests and give it back
-    empty: :func:`empty` does that through the contract alone.
+    Making an empty store for every test may be slow. Then make one for many tests and say
+    ``reuse``: it is emptied after each.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, reuse: bool = False) -> None:
         self.url = url
+        self._reuse = reuse
         self._drivers: list[InspectableDriver] = []
 
     def connect(self, clock: Clock | None = None) -> InspectableDriver:
@@ -39,6 +40,8 @@ class Harness:
 
     def close(self) -> None:
         """Close every driver that ``connect`` made. The suite calls it after each test."""
+        if self._reuse and self._drivers:
+            empty(self._drivers[0])
         while self._drivers:
             self._drivers.pop().close()
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from random import Random
 from typing import Any
 
 import pytest
 
 from taskharbor.clock import ManualClock
 from taskharbor.conformance.harness import Harness
+from taskharbor.decision import Lost, decide
 from taskharbor.drivers.base import Enqueued, InspectableDriver, Job, Settled, Want
-from taskharbor.lease import Reservation, Verdict
-from taskharbor.message import Message, Retention
+from taskharbor.lease import Guard, Reservation, Verdict
+from taskharbor.message import (
+    DEFAULT_POLICY,
+    Call,
+    Message,
+    Policy,
+    Retention,
+    read_body,
+    write_body,
+)
 from taskharbor.settlement import Settlement
-from taskharbor.states import State
+from taskharbor.states import Reason, State
 
 QUEUE = "default"
 HOLDER = "holder-1"
@@ -47,11 +57,10 @@ class Suite:
         harness.close()
 
 
-def job(job_id: str = "a", **fields: Any) -> Message:
+def job(job_id: str = "a", *, policy: Policy = DEFAULT_POLICY, **fields: Any) -> Message:
     """A message that differs from a plain one only in ``fields``."""
-    return Message(
-        id=job_id, task=fields.pop("task", "demo.task"), body=fields.pop("body", b"body"), **fields
-    )
+    body = write_body(Call(b"payload", policy=policy))
+    return Message(**({"id": job_id, "task": "demo.task", "body": body} | fields))
 
 
 def put(driver: InspectableDriver, *job_ids: str, **fields: Any) -> list[Enqueued]:
@@ -102,6 +111,20 @@ def apply(
     settled = settle(driver, *settlements, holder=holder)
     assert [one.verdict for one in settled] == [Verdict.APPLIED] * len(settlements)
     return settled
+
+
+def reap(
+    driver: InspectableDriver, limit: int = 100, *, reason: Reason = Reason.LEASE_EXPIRED
+) -> list[Settled]:
+    """What maintenance does with up to ``limit`` expired leases."""
+    found = driver.expired(limit)
+    rng, now = Random(0), driver.exchange("reaper", ()).now
+    lost = Lost(b"lapsed", reason=reason, guard=Guard.EXPIRED)
+    return settle(
+        driver,
+        *(decide(lease, read_body(lease.body).policy, lost, now=now, rng=rng) for lease in found),
+        holder="reaper",
+    )
 
 
 def get(driver: InspectableDriver, job_id: str = "a") -> Job:

@@ -1,0 +1,146 @@
+"""Waiting for jobs and results, on the store's own clock and with real threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from taskharbor.conformance.support import FORGET_AT_ONCE, Suite, apply, put, take, take_one
+from taskharbor.drivers.base import InspectableDriver, Outcome
+from taskharbor.settlement import Settlement
+from taskharbor.states import Reason, State
+
+LONG = 20.0
+"""Seconds that no wait here should ever take."""
+SOON = 5.0
+
+
+class ResultRules(Suite):
+    def test_results_say_how_each_job_stands(self, driver: InspectableDriver) -> None:
+        put(driver, "a", "b", "c", "d")
+        put(driver, "later", delay=60.0)
+        first, second, _ = take(driver, 3)
+        apply(
+            driver,
+            Settlement.succeed("a", first.fence, b"result"),
+            Settlement.retry("b", second.fence, delay=9, error=b"error"),
+        )
+        assert driver.results(["later", "a", "nobody", "b", "c", "d", "a"]) == [
+            Outcome(State.SCHEDULED, Reason.ENQUEUED),
+            Outcome(State.SUCCEEDED, Reason.SUCCEEDED, b"result"),
+            None,
+            Outcome(State.SCHEDULED, Reason.RAISED, None, b"error"),
+            Outcome(State.RUNNING, Reason.RESERVED),
+            Outcome(State.READY, Reason.ENQUEUED),
+            Outcome(State.SUCCEEDED, Reason.SUCCEEDED, b"result"),
+        ]
+        assert driver.results([]) == []
+
+    def test_many_results_in_one_call(self, driver: InspectableDriver) -> None:
+        job_ids = [f"a{number}" for number in range(1000)]
+        put(driver, *job_ids)
+        assert driver.results(job_ids) == [Outcome(State.READY, Reason.ENQUEUED)] * 1000
+
+
+class WaitRules(Suite):
+    def test_what_is_finished_or_gone_is_not_waited_for(self, live: InspectableDriver) -> None:
+        put(live, "a", "b")
+        apply(live, Settlement.succeed("a", take_one(live).fence, b"result"))
+        started = time.monotonic()
+        outcomes = live.wait_results(["b", "a"], LONG)
+        assert [outcome and outcome.state for outcome in outcomes] == [
+            State.READY,
+            State.SUCCEEDED,
+        ]
+        assert live.wait_results(["nobody", "b"], LONG)[0] is None
+        assert time.monotonic() - started < SOON
+
+    def test_a_wait_ends_with_its_time(self, live: InspectableDriver) -> None:
+        put(live, "a")
+        started = time.monotonic()
+        assert live.wait_results(["a"], 0.1) == [Outcome(State.READY, Reason.ENQUEUED)]
+        assert live.wait_results(["a"], 0) == [Outcome(State.READY, Reason.ENQUEUED)]
+        took = time.monotonic() - started
+        assert 0.09 <= took < SOON
+
+    @pytest.mark.parametrize("end", ["succeed", "die", "cancel", "operator", "delete"])
+    def test_a_waiter_wakes_when_the_job_ends(self, live: InspectableDriver, end: str) -> None:
+        put(live, "a", "b")
+        with ThreadPoolExecutor(1) as pool:
+            waiter = pool.submit(live.wait_results, ["b", "a"], LONG)
+            self._finish(live, end)
+            outcomes = waiter.result(SOON)
+        finished = outcomes[1]
+        assert finished is None or finished.state.terminal
+
+    @staticmethod
+    def _finish(live: InspectableDriver, end: str) -> None:
+        if end == "operator":
+            live.cancel(["a"])
+        elif end == "delete":
+            live.delete(["a"])
+        else:
+            fence = take_one(live).fence
+            ending = {
+                "succeed": Settlement.succeed("a", fence, b"result"),
+                "die": Settlement.die("a", fence, error=None),
+                "cancel": Settlement.cancel("a", fence),
+            }
+            apply(live, ending[end])
+
+    def test_a_waiter_wakes_when_a_job_is_gone_at_once(self, live: InspectableDriver) -> None:
+        put(live, "a", retention=FORGET_AT_ONCE)
+        with ThreadPoolExecutor(1) as pool:
+            waiter = pool.submit(live.wait_results, ["a"], LONG)
+            apply(live, Settlement.succeed("a", take_one(live).fence, None))
+            assert waiter.result(SOON) == [None]
+
+    def test_no_wake_up_is_lost(self, live: InspectableDriver) -> None:
+        """The end may come before, while or after the waiter registers: all are tried."""
+        put(live, *(f"a{number}" for number in range(60)))
+        for number, lease in enumerate(take(live, 60)):
+            done = Settlement.succeed(lease.id, lease.fence, b"r")
+            waits = threading.Event()
+
+            def wait(
+                job_id: str = lease.id, waits: threading.Event = waits
+            ) -> list[Outcome | None]:
+                waits.set()
+                return live.wait_results([job_id], LONG)
+
+            with ThreadPoolExecutor(1) as pool:
+                if number % 3 == 0:
+                    apply(live, done)
+                waiter = pool.submit(wait)
+                if number % 3 == 1:
+                    waits.wait(LONG)
+                if number % 3:
+                    apply(live, done)
+                assert waiter.result(SOON) == [Outcome(State.SUCCEEDED, Reason.SUCCEEDED, b"r")]
+
+    def test_many_waiters_all_wake(self, live: InspectableDriver) -> None:
+        put(live, "a")
+        with ThreadPoolExecutor(8) as pool:
+            waiters = [pool.submit(live.wait_results, ["a"], LONG) for _ in range(8)]
+            apply(live, Settlement.succeed("a", take_one(live).fence, b"r"))
+            for waiter in waiters:
+                assert waiter.result(SOON) == [Outcome(State.SUCCEEDED, Reason.SUCCEEDED, b"r")]
+
+    def test_waiting_for_jobs_ends_with_its_time(self, live: InspectableDriver) -> None:
+        """More can't be asked: a wake-up is a hint."""
+        started = time.monotonic()
+        live.wait(["default", "other"], 0.1)
+        live.wait(["default"], 0)
+        live.wait([], 0.1)
+        assert time.monotonic() - started < SOON
+
+    def test_waiting_for_jobs_is_not_disturbed_by_work(self, live: InspectableDriver) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            waiter = pool.submit(live.wait, ["default"], 1.0)
+            put(live, "a")
+            put(live, "b", queue="other")
+            apply(live, Settlement.release("a", take_one(live).fence))
+            waiter.result(SOON)
