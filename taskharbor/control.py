@@ -39,8 +39,8 @@ class Snooze(Steering):
     """Not now: run again after ``delay`` seconds. Uncharged, so it may go on for ever."""
 
     def __init__(self, delay: float) -> None:
-        super().__init__(f"snoozed for {delay:g} seconds")
         self.delay = _checked("Snooze()", delay)
+        super().__init__(f"snoozed for {delay:g} seconds")
 
 
 class Cancel(Steering):
