@@ -1,0 +1,146 @@
+"""A child: reserves jobs, runs them, settles them, until it is told to stop or is used up.
+
+    main thread        reserve loop (``reserving``): does what the ``planner`` decides, runs jobs
+    heartbeat thread   ``pulse``: does what ``heartbeat`` decides
+
+Both work on one ``settler``, which owns every lease of this process. What is decided is decided in
+``planner``, ``settler``, ``prefetch``, ``recovery``, ``heartbeat`` and ``shutdown``, without I/O;
+this module puts the parts together. With ``--pool async`` the reserve loop has a thread of its own,
+and the main thread an event loop.
+
+A crash at any moment leaves to the outside: the shared table, which says what was running, and the
+store, which says what was held.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from random import Random
+from types import FrameType
+
+from taskharbor.worker.attempt import Station
+from taskharbor.worker.config import ChildContext, ExitCode
+from taskharbor.worker.executor import Executor
+from taskharbor.worker.heartbeat import Heartbeat
+from taskharbor.worker.planner import Planner
+from taskharbor.worker.pools.asynchronous import AsyncPool
+from taskharbor.worker.pools.process import ProcessPool
+from taskharbor.worker.pools.thread import ThreadPool
+from taskharbor.worker.prefetch import Prefetch, Rotation
+from taskharbor.worker.pulse import Pulse
+from taskharbor.worker.reserving import ReserveLoop
+from taskharbor.worker.settler import Settler
+from taskharbor.worker.shutdown import Budget, Shutdown
+from taskharbor.worker.table import boot_time
+from taskharbor.worker.waker import Alarm, Bed
+
+
+def run_child(context: ChildContext) -> int:
+    """Serve until a stop, then return the exit code. To be called in the main thread, right after
+    the fork.
+
+    Signals: SIGTERM stops gracefully, SIGQUIT at once (the process then ends in here), SIGUSR1
+    writes all tracebacks to standard error, SIGINT is the supervisor's.
+    """
+    child = _Child(context)
+    child.take_signals()
+    return child.serve()
+
+
+class _Child:
+    def __init__(self, context: ChildContext) -> None:
+        config = context.config
+        rng = Random()
+        self._config = config
+        self._settler = Settler()
+        self._shutdown = Shutdown()
+        self._alarm = Alarm()
+        self._bed = Bed(context.wake)
+        self._station = Station(
+            context.app.driver,
+            context.holder,
+            self._settler,
+            context.table,
+            self._alarm,
+            slots=config.slots,
+            lease_seconds=config.lease_seconds,
+        )
+        prefetch = Prefetch(slots=config.slots, most=config.prefetch_max)
+        budget = Budget(tasks=config.max_tasks_per_child, memory_bytes=config.max_memory_per_child)
+        planner = Planner(
+            self._settler,
+            self._shutdown,
+            prefetch,
+            Rotation(config.queues),
+            budget,
+            rng,
+            slots=config.slots,
+            lease_seconds=config.lease_seconds,
+            heartbeat_seconds=config.heartbeat_seconds,
+        )
+        self._pool = self._make_pool(Executor(context.app, rng=rng), prefetch)
+        self._reserve = ReserveLoop(
+            self._station, planner, self._bed, self._pool, watch_memory=budget.watches_memory
+        )
+        heartbeat = Heartbeat(
+            self._settler,
+            self._shutdown,
+            rng,
+            slots=config.slots,
+            heartbeat_seconds=config.heartbeat_seconds,
+            now=boot_time(),
+        )
+        self._pulse = Pulse(
+            self._station,
+            heartbeat,
+            self._shutdown,
+            self._bed,
+            self._pool.interrupt,
+            parent=context.parent,
+        )
+
+    def _make_pool(
+        self, executor: Executor, prefetch: Prefetch
+    ) -> ProcessPool | ThreadPool | AsyncPool:
+        slots = self._config.slots
+        match self._config.pool:
+            case "process":
+                return ProcessPool(self._station, executor, prefetch)
+            case "thread":
+                return ThreadPool(self._station, executor, prefetch, self._bed, slots=slots)
+            case "async":
+                return AsyncPool(self._station, executor, prefetch, self._bed, slots=slots)
+
+    def take_signals(self) -> None:
+        """Signal numbers go to the heartbeat thread's descriptor from C, so that a stop is seen
+        even while the main thread is deep in C code; the handlers themselves do nothing."""
+        # Not SIG_IGN: programs that a task starts would inherit that, and ignore a Ctrl-C.
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+            signal.signal(number, _nothing)
+        signal.set_wakeup_fd(self._alarm.fd, warn_on_full_buffer=False)
+        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
+        os.register_at_fork(after_in_child=_be_ordinary)
+
+    def serve(self) -> ExitCode:
+        self._pulse.start()
+        if isinstance(self._pool, AsyncPool):
+            code = self._pool.run(self._reserve)
+        else:
+            code = self._reserve.run()
+        self._pulse.stop()
+        return code
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """A Python handler must exist for the number to be written to the wake-up descriptor."""
+
+
+def _be_ordinary() -> None:
+    """In a process that a task forks (multiprocessing): a SIGTERM to it must end it, and must not
+    be written to our descriptor, which it shares."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,1 @@
+"""Where attempts run: in the main thread, in threads, or as tasks of an event loop."""

@@ -1,0 +1,1 @@
+"""Many children, one store, virtual time: every history is one seed, replayed exactly."""

@@ -1,0 +1,193 @@
+"""One history: jobs, children, maintenance, and what goes wrong, all from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from taskharbor.decision import HandedBack, Lost, Outcome, decide
+from taskharbor.drivers.memory import connect
+from taskharbor.errors import StoreUnavailable
+from taskharbor.lease import Guard, Reservation
+from taskharbor.message import read_body
+from taskharbor.settlement import Settlement
+from taskharbor.states import Reason
+from taskharbor.worker.shutdown import Budget
+from taskharbor.worker.table import Phase
+from tests.simulation.child import SimulatedChild
+from tests.simulation.jobs import Broken, Checker, make_plans
+from tests.simulation.network import CLEAR, Call, Network, Weather
+from tests.simulation.scheduler import Scheduler, Steps
+
+QUEUES = (("mail", 3), ("default", 1))
+CHAOS_SECONDS = 12.0
+SETTLE_SECONDS = 240.0
+"""Longer than any chain of retries, timeouts and leases of one history."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chaos:
+    """How many times each thing happens in one history, and the network's weather."""
+
+    weather: Weather = CLEAR
+    kills: int = 0
+    host_losses: int = 0
+    suspensions: int = 0
+    starvations: int = 0
+    outages: int = 0
+    terminations: int = 0
+    cancels: int = 0
+
+
+class History:
+    """``run()`` raises Broken when a promise did not hold."""
+
+    def __init__(
+        self, seed: int, chaos: Chaos, *, jobs: int = 14, children: int = 2, slots: int = 1
+    ) -> None:
+        self.scheduler = Scheduler(Random(seed))
+        self._chaos = chaos
+        self._rng = Random(seed + 1)
+        self._slots = slots
+        self._store = connect("memory://", clock=self.scheduler.clock)
+        self._network = Network(self.scheduler, chaos.weather)
+        names = tuple(name for name, _ in QUEUES)
+        self.checker = Checker(self._store, make_plans(self._rng, jobs, names))
+        self._children: list[SimulatedChild] = []
+        self._born = 0
+        self._child_count = children
+
+    def run(self) -> None:
+        self._store.enqueue([plan.message() for plan in self.checker.plans.values()])
+        for _ in range(self._child_count):
+            self._start_child()
+        self.scheduler.spawn(self._maintain())
+        for event in self._events():
+            self.scheduler.call_later(CHAOS_SECONDS * self._rng.random(), event)
+        self.scheduler.run(self.scheduler.now() + CHAOS_SECONDS)
+        self._network.weather = CLEAR
+        deadline = self.scheduler.now() + SETTLE_SECONDS
+        while self.checker.unfinished():
+            if self.scheduler.now() >= deadline:
+                raise Broken(f"never finished: {self.checker.unfinished()}")
+            self.scheduler.run(self.scheduler.now() + 1.0)
+        self.checker.final()
+
+    # --- what goes wrong ----------------------------------------------------------------------
+
+    def _events(self) -> list[Callable[[], None]]:
+        chaos = self._chaos
+        return [
+            *[self._kill] * chaos.kills,
+            *[self._lose_host] * chaos.host_losses,
+            *[self._suspend] * chaos.suspensions,
+            *[self._starve] * chaos.starvations,
+            *[self._outage] * chaos.outages,
+            *[self._terminate] * chaos.terminations,
+            *[self._cancel] * chaos.cancels,
+        ]
+
+    def _start_child(self) -> None:
+        self._born += 1
+        tasks = self._rng.choice((0, 0, 3))
+        child = SimulatedChild(
+            f"holder-{self._born}",
+            self.scheduler,
+            self._network,
+            self._store,
+            self.checker,
+            queues=QUEUES,
+            slots=self._slots,
+            budget=Budget(tasks=tasks),
+        )
+        self._children.append(child)
+        self.scheduler.spawn(self._replace(child))
+
+    def _replace(self, child: SimulatedChild) -> Steps:
+        """The supervisor: sees that a child has ended, has its leases settled, starts another."""
+        while child in self._children and child.exit_code is None:
+            yield self.scheduler.now() + 0.2
+        if child in self._children:
+            self._children.remove(child)
+            yield from self._retire(child, ended=True)
+            self._start_child()
+
+    def _kill(self) -> None:
+        self.scheduler.spawn(self._retire(self._lose(), ended=False), 0.1)
+
+    def _lose_host(self) -> None:
+        """Nobody tells maintenance."""
+        self._lose()
+
+    def _lose(self) -> SimulatedChild:
+        child = self._rng.choice(self._children)
+        child.kill()
+        self._children.remove(child)
+        self._start_child()
+        return child
+
+    def _suspend(self) -> None:
+        child = self._rng.choice(self._children)
+        child.suspend(self.scheduler.now() + 10.0 * self._rng.random())
+
+    def _starve(self) -> None:
+        child = self._rng.choice(self._children)
+        child.starve_heartbeat(self.scheduler.now() + 10.0 * self._rng.random())
+
+    def _outage(self) -> None:
+        self._network.down_until = self.scheduler.now() + 4.0 * self._rng.random()
+
+    def _terminate(self) -> None:
+        child = self._rng.choice(self._children)
+        child.terminate()
+        if self._rng.random() < 0.3:
+            self.scheduler.call_later(3.0 * self._rng.random(), child.quit)
+
+    def _cancel(self) -> None:
+        job_id = self._rng.choice(sorted(self.checker.plans))
+        self.checker.cancelled.add(job_id)
+        self._store.cancel([job_id])
+
+    # --- maintenance --------------------------------------------------------------------------
+
+    def _maintain(self) -> Steps:
+        while True:
+            yield self.scheduler.now() + 0.25
+            try:
+                yield from self._network.call(lambda: self._store.promote(100))
+                expired = yield from self._network.call(lambda: self._store.expired(100))
+                lost = Lost(None, Reason.LEASE_EXPIRED, guard=Guard.EXPIRED)
+                yield from self._settle([self._decide(job, lost) for job in expired])
+            except StoreUnavailable:
+                continue
+
+    def _retire(self, child: SimulatedChild, *, ended: bool) -> Steps:
+        started = {slot.fence for slot in child.table.values() if slot.phase is Phase.STARTED}
+        while True:
+            try:
+                held = yield from self._network.call(lambda: self._store.retire(child.holder))
+                if not held:
+                    return
+                yield from self._settle(
+                    [self._decide(job, _lost(job, started, ended=ended)) for job in held]
+                )
+            except StoreUnavailable:
+                yield self.scheduler.now() + 0.3
+
+    def _settle(self, settlements: list[Settlement]) -> Call[None]:
+        def apply() -> None:
+            answers = self._store.exchange("maintenance", settlements).settled
+            self.checker.settled(settlements, answers)
+
+        yield from self._network.call(apply)
+
+    def _decide(self, job: Reservation, outcome: Outcome) -> Settlement:
+        policy = read_body(job.body).policy
+        return decide(job, policy, outcome, now=self.scheduler.clock.now(), rng=self._rng)
+
+
+def _lost(job: Reservation, started: set[int], *, ended: bool) -> Outcome:
+    if ended:
+        return HandedBack(started=job.fence in started)
+    return Lost(None, started=job.fence in started)

@@ -1,0 +1,124 @@
+"""What the jobs of a history do, and the checker that watches them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from taskharbor import message
+from taskharbor.drivers.base import Settled
+from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.lease import Reservation, Verdict
+from taskharbor.message import Call, Message, Policy
+from taskharbor.settlement import Settlement
+from taskharbor.states import Reason, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One job: how long each attempt takes, how many fail first, how often it may be tried.
+
+    ``urgent``: its settlements are not to wait for others'.
+    """
+
+    id: str
+    queue: str
+    seconds: float
+    failures: int
+    policy: Policy
+    timeout: float | None
+    delay: float
+    urgent: bool
+
+    def message(self) -> Message:
+        body = message.write_body(Call(b"", timeout=self.timeout, policy=self.policy))
+        return Message(id=self.id, task="sim", body=body, queue=self.queue, delay=self.delay)
+
+
+def make_plans(rng: Random, count: int, queues: Sequence[str]) -> dict[str, Plan]:
+    return {plan.id: plan for plan in (_make_plan(rng, number, queues) for number in range(count))}
+
+
+def _make_plan(rng: Random, number: int, queues: Sequence[str]) -> Plan:
+    max_attempts = rng.choice((1, 2, 5))
+    return Plan(
+        id=f"job-{number}",
+        queue=rng.choice(queues),
+        seconds=rng.choice((0.0, 0.0, 0.0002, 0.001, 0.004, 0.06, 0.5, 4.0)),
+        failures=rng.choice((0, 0, 0, 0, 1, 9)),
+        policy=Policy(max_attempts=max_attempts, backoff=("fixed", rng.choice((0.0, 0.3, 2.0)))),
+        timeout=rng.choice((None, None, 2.0)),
+        delay=rng.choice((0.0, 0.0, 0.0, 1.5)),
+        urgent=max_attempts == 1 or rng.random() < 0.1,
+    )
+
+
+class Broken(AssertionError):
+    """A promise that did not hold."""
+
+
+@dataclass(slots=True)
+class Checker:
+    """Watches every start, end and settlement; asks the store itself, beside any network."""
+
+    store: MemoryDriver
+    plans: dict[str, Plan]
+    starts: Counter[str] = field(default_factory=Counter)
+    charges_unstarted: Counter[str] = field(default_factory=Counter)
+    ended: dict[int, bool] = field(default_factory=dict)
+    terminal: Counter[str] = field(default_factory=Counter)
+    cancelled: set[str] = field(default_factory=set)
+    reaped: int = 0
+
+    def started(self, job: Reservation, now: float) -> None:
+        """Nothing is started without a lease that is valid at that moment."""
+        there = self.store.get(job.id)
+        if there is None or there.state is not State.RUNNING or there.fence != job.fence:
+            raise Broken(f"{job.id} was started with fence {job.fence}, but is {there}")
+        if there.lease_expires_at is None or there.lease_expires_at <= now:
+            raise Broken(f"{job.id} was started after its lease had run out")
+        if job.attempt > self.plans[job.id].policy.max_attempts:
+            raise Broken(f"{job.id} was started for attempt {job.attempt}")
+        self.starts[job.id] += 1
+
+    def settled(self, settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
+        """Called where the store applied them, whether or not the reply arrives."""
+        for settlement, answer in zip(settlements, answers, strict=True):
+            if answer.verdict is not Verdict.APPLIED:
+                continue
+            if answer.state is None or answer.state.terminal:
+                self.terminal[settlement.job_id] += 1
+            if settlement.reason is Reason.LEASE_EXPIRED:
+                self.reaped += 1
+                self.charges_unstarted[settlement.job_id] += 1
+            if settlement.reason is Reason.SUCCEEDED and not self.ended.get(settlement.fence):
+                raise Broken(f"{settlement.job_id} succeeded, but that attempt never ended so")
+
+    def unfinished(self) -> list[str]:
+        jobs = (self.store.get(job_id) for job_id in self.plans)
+        return [f"{job.id} {job.state}" for job in jobs if job and not job.state.terminal]
+
+    def final(self) -> None:
+        """Every job ended once, and no attempt was charged that was not run.
+
+        An expired lease is the exception: nobody can know whether its job had been started.
+        """
+        for job_id, plan in self.plans.items():
+            job = self.store.get(job_id)
+            if job is None:
+                raise Broken(f"{job_id} is lost")
+            if not job.state.terminal:
+                raise Broken(f"{job_id} is still {job.state}")
+            # A cancel that finds the job waiting ends it without a settlement.
+            allowed = (0, 1) if job_id in self.cancelled else (1,)
+            if self.terminal[job_id] not in allowed:
+                raise Broken(f"{job_id} ended {self.terminal[job_id]} times")
+            if job.attempts > plan.policy.max_attempts:
+                raise Broken(f"{job_id} was charged {job.attempts} attempts")
+            if job.attempts > self.starts[job_id] + self.charges_unstarted[job_id]:
+                raise Broken(
+                    f"{job_id} was charged {job.attempts} attempts, but started only "
+                    f"{self.starts[job_id]} times"
+                )

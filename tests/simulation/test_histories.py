@@ -1,0 +1,55 @@
+"""Seeded histories of children, maintenance and failures. A broken promise names its seed:
+
+HISTORY=<kind> SEED=<n> pytest tests/simulation -k replay
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.simulation.history import Chaos, History
+from tests.simulation.jobs import Broken
+from tests.simulation.network import Weather
+
+KINDS: dict[str, Chaos] = {
+    "calm": Chaos(),
+    "lost_replies": Chaos(weather=Weather(lost_request=0.05, lost_reply=0.1)),
+    "late_requests": Chaos(weather=Weather(lost_reply=0.05, late_request=0.1)),
+    "kills": Chaos(kills=3),
+    "host_losses": Chaos(host_losses=2, kills=1),
+    "suspensions": Chaos(suspensions=3),
+    "starved_heartbeats": Chaos(starvations=3),
+    "outages": Chaos(outages=3),
+    "terminations": Chaos(terminations=4),
+    "cancels": Chaos(cancels=5, kills=1),
+    "everything": Chaos(
+        weather=Weather(lost_request=0.03, lost_reply=0.05, late_request=0.03),
+        kills=2,
+        host_losses=1,
+        suspensions=2,
+        starvations=1,
+        outages=1,
+        terminations=2,
+        cancels=2,
+    ),
+}
+HISTORIES = int(os.environ.get("HISTORIES", "200"))
+"""Per kind."""
+FIRST_SEED = int(os.environ.get("FIRST_SEED", "0"))
+
+
+def play(kind: str, seed: int) -> History:
+    history = History(seed, KINDS[kind], slots=3 if seed % 3 == 2 else 1)
+    try:
+        history.run()
+    except Broken as broken:
+        raise Broken(f"kind {kind!r}, seed {seed}: {broken}") from broken
+    return history
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_history_breaks_a_promise(kind: str) -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + HISTORIES):
+        play(kind, seed)
