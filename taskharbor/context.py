@@ -36,6 +36,10 @@ class Control(Protocol):
     the thread of ``run()`` may call it. None whenever raising there would hit our own code; a
     handler that finds None does nothing."""
 
+    urgent: bool
+    """Set by the executor before user code runs: the settlement must be in the store before
+    anything else is started, since running this job again would be worse than waiting."""
+
     @property
     def cancelled(self) -> bool:
         """Cancel was requested, or the lease is lost: nobody wants the outcome any more."""
@@ -235,13 +239,14 @@ class JobContext:
 class Detached:
     """The control of a task that is called directly: no store, no limit, no lease."""
 
-    __slots__ = ("deadline", "interrupt")
+    __slots__ = ("deadline", "interrupt", "urgent")
 
     cancelled = False
 
     def __init__(self) -> None:
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
+        self.urgent = False
 
     def begin(self, timeout: float | None) -> None: ...
 

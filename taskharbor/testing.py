@@ -181,6 +181,7 @@ class _Control:
         self._started = time.monotonic()
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
+        self.urgent = False
 
     @property
     def cancelled(self) -> bool:

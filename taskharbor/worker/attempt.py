@@ -92,11 +92,10 @@ class Attempt:
     def cancelled(self) -> bool:
         return self.held.unwanted
 
-    def begin(self, timeout: float | None, *, urgent: bool = False) -> None:
+    def begin(self, timeout: float | None) -> None:
         """In the shared table the job counts as started from here on: if the process dies now, the
         attempt is charged."""
         station = self._station
-        self.urgent = urgent
         hard = None
         if timeout is not None:
             soft = self.started_at + timeout

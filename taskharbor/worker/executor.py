@@ -133,6 +133,8 @@ class Executor:
             task = self._app.tasks.get(job.task)
             if task is None:
                 return policy, Ended(NotKnown(_failure(_unknown_task(self._app, job))))
+            if policy.max_attempts == 1 or task.options.settle == "each":
+                control.urgent = True
             args, kwargs = codec.decode_call(call.payload, rebuild=task.rebuild)
         except UnknownWireVersion as error:
             return policy, Ended(NotKnown(_failure(error), Reason.UNKNOWN_VERSION), error)

@@ -42,6 +42,7 @@ class Line:
     def __init__(self, *, strike_after: float | None = None) -> None:
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
+        self.urgent = False
         self.cancelled = False
         self.lost = False
         self.began: list[float | None] = []
@@ -159,6 +160,28 @@ def test_the_attempt_begins_before_the_payload_is_touched(
 
 
 # --- failure --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "urgent"),
+    [
+        ({}, False),
+        ({"settle": "each"}, True),
+        ({"max_attempts": 1}, True),
+        ({"max_attempts": 2}, False),
+    ],
+)
+def test_a_job_that_must_not_run_twice_for_want_of_a_flush_is_urgent(
+    app: TaskHarbor, executor: Executor, options: dict[str, Any], urgent: bool
+) -> None:
+    seen: list[bool] = []
+    line = Line()
+
+    def look() -> None:
+        seen.append(line.urgent)
+
+    executor.run(reservation(app.task(**options)(look)), line)
+    assert seen == [urgent]
 
 
 def test_a_raising_task_is_retried_after_its_backoff(app: TaskHarbor, executor: Executor) -> None:
