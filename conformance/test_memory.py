@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskharbor.conformance import Conformance, Harness
+from taskharbor.conformance import Conformance, Harness, Shared
 from taskharbor.ids import new_id
 
 
@@ -12,7 +12,7 @@ class TestMemory(Conformance):
         return Harness("memory://")
 
 
-class TestMemoryServer(Conformance):
+class TestMemoryServer(Conformance, Shared):
     URL = f"memory://{new_id()}?linger=5"
 
     @pytest.fixture

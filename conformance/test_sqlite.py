@@ -1,11 +1,13 @@
+"""The SQLite driver, on a file of its own for every test."""
+
 from pathlib import Path
 
 import pytest
 
-from taskharbor.conformance import Conformance, Harness
+from taskharbor.conformance import Conformance, Durable, Harness, Migrates, Shared
 
 
-class TestSQLite(Conformance):
+class TestSQLite(Conformance, Shared, Durable, Migrates):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return Harness(f"sqlite:///{tmp_path}/jobs.db")
