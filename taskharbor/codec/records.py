@@ -61,10 +61,16 @@ def write_enum(member: Enum) -> tuple[int, bytes]:
     cls = type(member)
     name = class_name(cls)
     if isinstance(member, Flag):
-        return FLAG, write_text(f"{name}\n{member._value_:x}")
+        return FLAG, _checked_flag(write_text(f"{name}\n{member._value_:x}"))
     if cls.__members__.get(member._name_) is not member:
         raise Refused(f"is a {cls!r} that its class does not list; pass its value")
     return ENUM, write_text(f"{name}\n{member._name_}")
+
+
+def _checked_flag(data: bytes) -> bytes:
+    if len(data) > _LONGEST_FLAG:
+        raise Refused(f"is a Flag of more than {_LONGEST_FLAG:,} bytes; pass its value")
+    return data
 
 
 def read_enum(data: bytes) -> Enum:
@@ -77,7 +83,9 @@ def read_enum(data: bytes) -> Enum:
 
 
 def read_flag(data: bytes) -> Enum:
-    name, _, value = read_text(data[:_LONGEST_FLAG]).partition("\n")
+    if len(data) > _LONGEST_FLAG:
+        raise DecodeError(f"a Flag of more than {_LONGEST_FLAG:,} bytes")
+    name, _, value = read_text(data).partition("\n")
     cls: Any = find_class(name, "a Flag", lambda cls: issubclass(cls, Flag))
     return cls(int(value, 16))  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ import pytest
 
 from taskharbor.codec import MAX_DEPTH, decode, encode, encode_call
 from taskharbor.errors import EncodeError, PayloadTooLarge
-from tests.unit.codec_samples import Color, Item, Key, NeedsInitVar, OwnInit, Point
+from tests.unit.codec_samples import Bits, Color, Item, Key, NeedsInitVar, OwnInit, Point
 
 
 class Name(str):
@@ -158,6 +158,7 @@ def test_a_member_that_its_class_does_not_list_is_refused() -> None:
     stray = object.__new__(Color)
     stray._name_, stray._value_ = "STRAY", 7
     assert "pass its value" in refusal(stray)
+    assert "pass its value" in refusal(Bits(1 << 8000))
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
@@ -193,5 +194,7 @@ def test_the_limit_is_exact_and_its_error_names_limit_and_setting() -> None:
         PayloadTooLarge, match=r"arguments take \d+ bytes .*raise max_payload_bytes"
     ):
         encode_call(("x" * 100,), {}, limit=102)
+    with pytest.raises(PayloadTooLarge, match=r"pass a reference$"):
+        encode("x" * 100, limit=102, what="progress")
     with pytest.raises(PayloadTooLarge):
         encode_call((), {"a": ("x" * 100,)}, limit=102)
