@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import sys
-from datetime import date, datetime, time, timedelta
 from types import FunctionType, GeneratorType, MethodType, ModuleType
 
-# A datetime is a date, so it stands before it.
-_PLAIN: tuple[type, ...] = (
-    str, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset,
-    datetime, date, time, timedelta,
-)  # fmt: skip
-_REMEDIES: tuple[tuple[tuple[type, ...], str], ...] = (
-    ((memoryview,), "convert it with bytes(value)"),
-    ((BaseException,), "pass str(error), or raise it to fail the job"),
-    ((GeneratorType, map, filter, zip, range), "make a list of it: list(value)"),
-    (
-        (FunctionType, MethodType, ModuleType, type),
-        "code can't travel: pass its name and look it up in the task",
-    ),
-)
+_CONVERTIBLE = (str, bool, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset)
 _LONGEST_PATH = 300
 
 
@@ -63,12 +49,20 @@ def unsupported(value: object) -> Refused:
 def _remedy(kind: type) -> str:
     if kind.__module__.partition(".")[0] == "numpy":
         return "convert it with .item() or .tolist()"
-    for base in _PLAIN:
+    for base in _CONVERTIBLE:
         if issubclass(kind, base):
-            return f"it would come back as a plain {base.__name__}, so make it one on purpose"
-    for kinds, remedy in _REMEDIES:
-        if issubclass(kind, kinds):
-            return remedy
+            return (
+                f"it would come back as a plain {base.__name__}, so convert it on purpose: "
+                f"{base.__name__}(value)"
+            )
+    if issubclass(kind, memoryview):
+        return "convert it with bytes(value)"
+    if issubclass(kind, BaseException):
+        return "pass str(error), or raise it to fail the job"
+    if issubclass(kind, GeneratorType | map | filter | zip | range):
+        return "make a list of it: list(value)"
+    if issubclass(kind, FunctionType | MethodType | ModuleType | type):
+        return "code can't travel: pass its name and look it up in the task"
     if _is_orm_model(kind):
         return "pass its primary key and load it in the task"
     return (

@@ -71,6 +71,10 @@ class MaintenanceProcess:
         return ExitCode.OK
 
     def _turn(self) -> None:
+        for frame in self._channel.receive():
+            self._handle(frame)
+        if self._channel.closed:
+            return
         now = time.monotonic()
         sleep = self._service.step(now)
         self._listen()
@@ -86,9 +90,6 @@ class MaintenanceProcess:
         if self._hinted in ready:
             self._hinted.take()
             self._service.hint()
-        if self._channel in ready:
-            for frame in self._channel.receive():
-                self._handle(frame)
 
     def _handle(self, frame: Frame) -> None:
         match frame.pop("kind"):

@@ -63,7 +63,7 @@ class Reaper:
             if settled.verdict is Verdict.APPLIED:
                 _log.warning(
                     "lease expired",
-                    job=job.id,
+                    job_id=job.id,
                     task=job.task,
                     attempt=job.attempt,
                     holder=job.holder,

@@ -165,7 +165,7 @@ class Service:
         _log.info(
             "renewed the leases of a child without heartbeat",
             holder=silent.holder,
-            jobs=[renewal.job_id for renewal in renewals],
+            job_ids=[renewal.job_id for renewal in renewals],
             lost=lost,
         )
         if lost:
@@ -193,7 +193,7 @@ class Service:
         for settlement, settled in zip(settlements, answer.settled, strict=True):
             _log.warning(
                 why,
-                job=settlement.job_id,
+                job_id=settlement.job_id,
                 fence=settlement.fence,
                 move=settlement.move,
                 charged=settlement.charged,

@@ -64,6 +64,22 @@ class Channel:
 
     def receive(self) -> list[Frame]:
         """All complete messages that have arrived; sets ``closed`` at the end of the stream."""
+        self._read()
+        *lines, rest = self._incoming.split(b"\n")
+        self._incoming = bytearray(rest)
+        return [json.loads(line) for line in lines]
+
+    def receive_first(self) -> Frame | None:
+        """The first complete message that has arrived; later ones stay for ``receive``."""
+        self._read()
+        line, newline, rest = self._incoming.partition(b"\n")
+        if not newline:
+            return None
+        self._incoming = bytearray(rest)
+        frame: Frame = json.loads(line)
+        return frame
+
+    def _read(self) -> None:
         while not self.closed:
             try:
                 data = self._socket.recv(_READ_BYTES)
@@ -75,9 +91,6 @@ class Channel:
                 self._gone()
                 break
             self._incoming += data
-        *lines, rest = self._incoming.split(b"\n")
-        self._incoming = bytearray(rest)
-        return [json.loads(line) for line in lines]
 
     def close(self) -> None:
         self._gone()
@@ -95,13 +108,15 @@ def channel_pair() -> tuple[Channel, socket.socket]:
 
 
 def await_start(channel: Channel) -> Frame | None:
-    """The first message of the process that started this one, None if it is gone already.
+    """The first message of the process that started this one, None if it is gone already. More may
+    have arrived with it: call ``receive`` before waiting for the channel again.
 
     Makes importable here what was importable there: an exec'd process knows the environment only.
     """
     while not channel.closed:
         select.select([channel], [], [])
-        for frame in channel.receive():
+        frame = channel.receive_first()
+        if frame is not None:
             sys.path[:] = dict.fromkeys([*sys.path, *frame["sys_path"]])
             return frame
     return None

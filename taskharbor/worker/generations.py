@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from random import Random
 from typing import Self
 
@@ -16,6 +17,7 @@ from taskharbor.worker.table import SharedTable
 from taskharbor.worker.wake import Wake
 
 MODULE = "taskharbor.worker.generation"
+LEAVE_SECONDS = 5.0
 
 _log = get_logger("taskharbor.worker")
 
@@ -56,6 +58,7 @@ class Generations:
         self.load_at: float | None = None
         """When to load a generation to replace one that died or could not be loaded."""
         self.files: tuple[str, ...] = ()
+        self._leaving: list[tuple[Subprocess, float]] = []
 
     def __iter__(self) -> Iterator[Generation]:
         return iter([g for g in (self.current, self.loading, *self.draining) if g is not None])
@@ -122,10 +125,21 @@ class Generations:
         elif generation in self.draining:
             self.draining.remove(generation)
 
-    def drained(self, generation: Generation) -> None:
+    def drained(self, generation: Generation, now: float) -> None:
         """It has no children any more: the end of its channel ends it."""
         self.draining.remove(generation)
         generation.process.channel.close()
+        self._leaving.append((generation.process, now + LEAVE_SECONDS))
+
+    def see_off(self, now: float) -> float:
+        """Wait for those that were drained, without blocking; when to come again."""
+        self._leaving = [
+            (process, until) for process, until in self._leaving if not process.ended()
+        ]
+        for process, until in self._leaving:
+            if now >= until:
+                process.kill()
+        return min((until for _, until in self._leaving), default=inf)
 
     def _load_later(self, now: float) -> None:
         self.load_at = now + self._restarts.died(early=True)

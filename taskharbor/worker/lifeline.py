@@ -23,6 +23,7 @@ from taskharbor.worker.config import ExitCode
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_OURS = frozenset(code for code in ExitCode if code >= 64)  # below, it may be a task's os._exit
 _LINUX = sys.platform == "linux"
 
 # Loaded before any fork: between fork and the death signal no time is lost with dlopen.
@@ -81,7 +82,5 @@ def describe_code(code: int) -> str:
         except ValueError:
             name = f"signal {-code}"
         return f"was killed by {name}"
-    try:
-        return f"exited with code {code} ({ExitCode(code).name.lower()})"
-    except ValueError:
-        return f"exited with code {code}"
+    ours = code in _OURS and f" ({ExitCode(code).name.lower().replace('_', ' ')})"
+    return f"exited with code {code}{ours or ''}"

@@ -45,7 +45,7 @@ class Nursery:
         self._watch_at = 0.0
         self._watched_since = boot_time()
         self.interrupted = 0
-        """Children that were killed because the grace of a stop was over."""
+        """Children whose running jobs a stop cut short."""
         caretaker.lease_lost = self._lease_lost
 
     def __len__(self) -> int:
@@ -116,13 +116,14 @@ class Nursery:
         self._fork_at = max(self._fork_at, now + delay)
         report = self._roster.remove(child, code, state, boot_time())
         self._caretaker.report(report)
+        self.interrupted += report.cause == "stop"
         log = _log.debug if report.cause == "ended" else _log.warning
         log(
             f"child {describe_code(code)}",
             child=child.index,
             pid=child.pid,
             cause=report.cause,
-            running=[slot.job_id for slot in state.started],
+            job_ids=[slot.job_id for slot in state.started],
             replaced_in_seconds=round(delay, 3),
         )
 
@@ -155,8 +156,8 @@ class Nursery:
             return
         if finding.overdue:
             fences = tuple(slot.fence for slot in finding.overdue)
-            jobs = [slot.job_id for slot in finding.overdue]
-            _log.warning("killing a child: hard time limit", child=child.index, jobs=jobs)
+            job_ids = [slot.job_id for slot in finding.overdue]
+            _log.warning("killing a child: hard time limit", child=child.index, job_ids=job_ids)
             self._kill_for(child, fences)
             return
         if finding.silent:
@@ -166,7 +167,7 @@ class Nursery:
                     "a child has no heartbeat; " + ("renewing" if running else "not renewing"),
                     child=child.index,
                     pid=child.pid,
-                    jobs=[slot.job_id for slot in finding.renewable],
+                    job_ids=[slot.job_id for slot in finding.renewable],
                 )
             self._caretaker.silent(child.holder, finding.renewable, renew=running)
         child.silent = finding.silent
@@ -213,7 +214,6 @@ class Nursery:
                 continue
             _log.warning("killing a child: its grace is over", child=child.index, pid=child.pid)
             child.killed = "stop"
-            self.interrupted += 1
             self._signal(child, signal.SIGKILL)
         return next_at
 

@@ -113,6 +113,8 @@ def _cause(
         return child.killed, child.limit_fences
     if code == ExitCode.HARD_LIMIT:
         return "limit", _past_limit(state, boot_now)
+    if code == ExitCode.FORCED and child.stopping:
+        return "stop", ()
     # TERM before the child had set its own handlers: it held nothing yet.
     if code in _AS_ASKED or (child.stopping and code == -signal.SIGTERM):
         return "ended", ()

@@ -132,7 +132,11 @@ class Supervisor:
         self._notice_ended_generations(now)
         if not self._stopping:
             due += [self._load_due(now), self._reload_due(now), self._fill(now)]
-        due += [self._nursery.watch(now), self._nursery.enforce(now)]
+        due += [
+            self._nursery.watch(now),
+            self._nursery.enforce(now),
+            self._generations.see_off(now),
+        ]
         return min(*due, now + LONGEST_SLEEP_SECONDS, self._give_up_at or inf)
 
     def _fill(self, now: float) -> float:
@@ -175,7 +179,7 @@ class Supervisor:
                 self._nursery.fork_failed(frame, now)
             case "exited":
                 self._nursery.exited(frame, now)
-                self._close_if_drained(generation)
+                self._close_if_drained(generation, now)
 
     def _adopt(self, generation: Generation, now: float) -> None:
         """A loaded generation takes over."""
@@ -193,7 +197,7 @@ class Supervisor:
         else:
             _log.info("the new generation takes over; the old one drains")
             self._nursery.stop(now + self._config.grace_seconds, before)
-            self._close_if_drained(before)
+            self._close_if_drained(before, now)
         self._watch_files()
 
     def _not_loaded(self, error: str, files: tuple[str, ...], now: float) -> None:
@@ -220,9 +224,9 @@ class Supervisor:
                 self._nursery.generation_died(generation)
                 self._generations.died(generation, now)
 
-    def _close_if_drained(self, generation: Generation) -> None:
+    def _close_if_drained(self, generation: Generation, now: float) -> None:
         if generation in self._generations.draining and not self._nursery.of(generation):
-            self._generations.drained(generation)
+            self._generations.drained(generation, now)
 
     def _load_due(self, now: float) -> float:
         if self._generations.load_at is None:

@@ -1,1 +1,0 @@
-"""``taskharbor demo``: a file is imported, a worker is killed, and nothing is lost or doubled."""
