@@ -1,0 +1,135 @@
+"""Processes of a worker die at the worst moment: only what was really running pays for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from taskharbor import TaskFailed
+from taskharbor.codec import Failure
+from tests.scenarios import shop
+from tests.scenarios.conftest import StartWorker
+
+
+def test_a_job_whose_child_is_killed_runs_again_within_a_second_and_a_half(
+    worker: StartWorker, tmp_path: Path
+) -> None:
+    running = worker(lease_seconds=30.0)
+    job = shop.until_first.delay(str(tmp_path / "never"))
+    (first,) = running.wait_noted("started", job=job.id)
+    os.kill(first["pid"], signal.SIGKILL)
+    killed = time.time()
+    second = running.wait_noted("started", job=job.id, count=2)[1]
+    assert second["at"] - killed < 1.5
+    assert second["attempt"] == 2
+    assert job.get(timeout=10) == "attempt 2"
+    history = shop.app.driver.get(job.id)
+    assert history is not None
+    lost = history.history[0]
+    assert lost.error is not None
+    assert "SIGKILL" in Failure.decode(lost.error).message
+
+
+def test_a_job_that_always_kills_its_child_is_dead_with_the_signal_named(
+    worker: StartWorker,
+) -> None:
+    running = worker()
+    job = shop.die_by.delay(int(signal.SIGSEGV))
+    with pytest.raises(TaskFailed, match="SIGSEGV"):
+        job.get(timeout=20)
+    assert [entry["attempt"] for entry in running.journal_entries("started")] == [1, 2, 3]
+
+
+def test_an_exit_code_is_named_too(worker: StartWorker) -> None:
+    worker()
+    job = shop.exit_with.using(max_attempts=1).delay(77)
+    with pytest.raises(TaskFailed, match="code 77"):
+        job.get(timeout=20)
+
+
+def test_other_childrens_jobs_are_untouched(worker: StartWorker, tmp_path: Path) -> None:
+    running = worker(concurrency=3)
+    bystanders = [shop.until.using(max_attempts=1).delay(str(tmp_path / "go")) for _ in range(2)]
+    running.wait_noted("started", count=2)
+    victim = shop.die_by.delay(int(signal.SIGKILL))
+    with pytest.raises(TaskFailed):
+        victim.get(timeout=20)
+    (tmp_path / "go").touch()
+    assert [job.get(timeout=10) for job in bystanders] == ["seen", "seen"]
+    for job in bystanders:
+        assert len(running.journal_entries("started", job.id)) == 1
+
+
+def test_only_the_running_job_is_charged_for_what_the_dead_child_held(
+    worker: StartWorker, app: Any, tmp_path: Path
+) -> None:
+    """99 finished, one running, 300 more prefetched, and none may run twice: max_attempts=1."""
+    noted = shop.noted.using(max_attempts=1)
+    before = app.enqueue_many([noted.s(n) for n in range(99)])
+    victim = shop.until.using(max_attempts=1).delay(str(tmp_path / "never"))
+    after = app.enqueue_many([noted.s(n) for n in range(300)])
+    running = worker(concurrency=1, prefetch_max=1000)
+    (started,) = running.wait_noted("started", job=victim.id)
+    os.kill(started["pid"], signal.SIGKILL)
+    with pytest.raises(TaskFailed, match="SIGKILL"):
+        victim.get(timeout=20)
+    for job in (*before, *after):
+        job.get(timeout=30)
+    jobs = [app.driver.get(job.id) for job in (*before, *after)]
+    assert {job.attempts for job in jobs} == {1}
+    ran = [entry["job"] for entry in running.journal_entries("ran")]
+    # What had finished and was not settled yet may run again; nothing else may.
+    assert set(ran) == {job.id for job in (*before, *after)}
+    assert len(ran) - len(set(ran)) <= 99
+
+
+def test_a_worker_whose_supervisor_is_killed_is_gone_in_two_seconds(
+    worker: StartWorker, tmp_path: Path
+) -> None:
+    running = worker(lease_seconds=2.0)
+    holder = shop.hold_gil.delay(20.0)
+    held = shop.until_first.delay(str(tmp_path / "never"))
+    running.wait_noted("started", count=2)
+    tree = running.processes()
+    assert len(tree) == 5
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    _, alive = psutil.wait_procs(tree[1:], timeout=2.0)
+    assert alive == []
+    other = worker(lease_seconds=2.0)
+    other.wait_noted("started", job=held.id, count=2, seconds=20)
+    assert held.get(timeout=10) == "attempt 2"
+    other.wait_noted("started", job=holder.id, count=2)
+    other.send(signal.SIGKILL)
+
+
+def test_a_generation_that_is_killed_takes_its_children_along_and_is_replaced(
+    worker: StartWorker, app: Any, tmp_path: Path
+) -> None:
+    running = worker()
+    job = shop.until_first.delay(str(tmp_path / "never"))
+    (first,) = running.wait_noted("started", job=job.id)
+    running.generation().kill()
+    second = running.wait_noted("started", job=job.id, count=2)[1]
+    assert second["pid"] != first["pid"]
+    assert job.get(timeout=10) == "attempt 2"
+
+
+def test_maintenance_that_is_killed_still_settles_what_was_lost_meanwhile(
+    worker: StartWorker, app: Any, tmp_path: Path
+) -> None:
+    running = worker()
+    job = shop.until_first.delay(str(tmp_path / "never"))
+    (first,) = running.wait_noted("started", job=job.id)
+    maintenance = running.maintenance()
+    maintenance.suspend()
+    os.kill(first["pid"], signal.SIGKILL)
+    running.wait_event("child was killed by SIGKILL")
+    maintenance.kill()
+    assert job.get(timeout=10) == "attempt 2"
