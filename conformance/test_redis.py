@@ -1,12 +1,35 @@
-"""The Redis driver."""
+"""The Redis driver, on a server whose append-only file survives a kill."""
+
+from collections.abc import Iterator
 
 import pytest
 
-from taskharbor.conformance import Conformance, Harness
+from taskharbor.conformance import Conformance, Durable, Harness, Shared
 from taskharbor.ids import new_id
+from tests.servers.redis import RedisServer
 
 
-class TestRedis(Conformance):
+class RedisHarness(Harness):
+    """A namespace of its own on ``server``."""
+
+    def __init__(self, server: RedisServer) -> None:
+        super().__init__(f"{server.url}?namespace={new_id()}")
+        self._server = server
+
+    def crash(self) -> None:
+        self._server.kill()
+        self.close()
+        self._server.start()
+
+
+@pytest.fixture(scope="module")
+def aof_server() -> Iterator[RedisServer]:
+    # everysec: what a reply acknowledged was handed to the kernel, so only a power cut loses it.
+    with RedisServer(aof="everysec") as server:
+        yield server
+
+
+class TestRedis(Conformance, Shared, Durable):
     @pytest.fixture
-    def harness(self, redis_url: str) -> Harness:
-        return Harness(f"{redis_url}?namespace={new_id()}")
+    def harness(self, aof_server: RedisServer) -> Harness:
+        return RedisHarness(aof_server)

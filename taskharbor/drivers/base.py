@@ -220,7 +220,8 @@ class JobFilter:
 
 class Page(NamedTuple):
     """Jobs, newest enqueue first, without ``body``, ``result`` and ``history`` (empty there).
-    ``cursor`` None: this was the last page.
+    ``cursor`` None: this was the last page. Any other page may hold fewer than asked for, even
+    none: a store that must look at many jobs to find few stops after a bounded number.
     """
 
     jobs: list[Job]
