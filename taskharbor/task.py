@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from functools import partial, update_wrapper
@@ -11,6 +10,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast
 
 from taskharbor import codec
+from taskharbor.codec.classes import main_module_name
 from taskharbor.context import JobContext, await_as, current_job, detached, in_job, run_as
 from taskharbor.control import Retry
 from taskharbor.errors import ConfigurationError, InvalidCall
@@ -230,23 +230,11 @@ def default_name(function: Callable[..., Any]) -> str:
     """``package.module.function``, the same in the process that enqueues and the one that runs."""
     module = getattr(function, "__module__", None) or ""
     if module == "__main__":
-        module = _main_module()
+        module = main_module_name()
     name = getattr(function, "__qualname__", "").replace("<locals>.", "")
     if not name or name.endswith("<lambda>"):
         raise ConfigurationError(f"{function!r} has no name of its own; give it one: name='...'")
     return f"{module}.{name}"
-
-
-def _main_module() -> str:
-    """The name under which a worker imports the script that runs now."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name).removesuffix(".__main__")
-    path: str | None = getattr(main, "__file__", None)
-    if path is None:
-        return "__main__"
-    return path.replace("\\", "/").rpartition("/")[2].removesuffix(".py")
 
 
 def _digest(task: str, payload: bytes) -> bytes:

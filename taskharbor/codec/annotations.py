@@ -48,7 +48,7 @@ _NOWHERE = Scope()
 
 
 def resolve(owner: Any, annotations: Mapping[str, Any]) -> dict[str, Any]:
-    """The annotations of ``owner`` as types, without those that do not evaluate here."""
+    """The annotations of ``owner`` as types, without those that do not evaluate (yet)."""
     try:
         return typing.get_type_hints(owner)
     except Exception:  # noqa: BLE001 - evaluates what the user wrote: one by one, then

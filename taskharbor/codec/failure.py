@@ -16,6 +16,8 @@ from taskharbor.errors import DecodeError
 MAX_CAUSES = 8
 """How many exceptions of a chain are kept, the raised one not counted."""
 
+_RUNNERS = ("taskharbor.worker.", "taskharbor.middleware", "taskharbor.testing")
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -88,7 +90,8 @@ def _chain(exc: BaseException) -> list[BaseException]:
     link: BaseException | None = exc
     while link is not None and len(chain) <= MAX_CAUSES and not any(link is c for c in chain):
         chain.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        context = None if link.__suppress_context__ else link.__context__
+        link = context if link.__cause__ is None else link.__cause__
     return chain
 
 
@@ -108,14 +111,15 @@ def _traceback_of(exc: BaseException) -> str:
 
 
 def _own_frames(tb: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is not TaskHarbor's."""
+    """The frames below what runs tasks, which the reader of a failure knows nothing of."""
     first = tb
-    while first is not None:
-        module = first.tb_frame.f_globals.get("__name__", "")
-        if not str(module).startswith("taskharbor."):
-            return first
-        first = first.tb_next
-    return tb
+    link = tb
+    while link is not None:
+        module = str(link.tb_frame.f_globals.get("__name__"))
+        link = link.tb_next
+        if module.startswith(_RUNNERS) and link is not None:
+            first = link
+    return first
 
 
 def _clean(text: str, limit: int) -> str:

@@ -116,10 +116,11 @@ def _write_zone(zone: tzinfo | None) -> bytes:
         own_name = "" if name == timezone(offset).tzname(None) else name
         return b"o" + _OFFSET.pack(offset // _MICROSECOND) + write_text(own_name)
     key = getattr(zone, "key", None)
-    if isinstance(key, str) and type(zone) is getattr(sys.modules.get("zoneinfo"), "ZoneInfo", 0):
+    is_zone_info = type(zone) is getattr(sys.modules.get("zoneinfo"), "ZoneInfo", None)
+    if is_zone_info and isinstance(key, str) and _ZONE_KEY.match(key):
         return b"z" + write_text(key)
     raise Refused(
-        f"has a time zone of {type(zone)!r}, which can't travel; use datetime.timezone or "
+        f"has a time zone ({type(zone)!r}) that can't travel; use datetime.timezone or "
         "zoneinfo.ZoneInfo('Area/City')"
     )
 

@@ -28,14 +28,39 @@ def rebuilder(fn: Callable[..., Any], *, skip: int = 0) -> Rebuild | None:
 
     ``skip``: leading parameters that are no part of the call (``self`` of a bound task). The
     function returned converts in place, and raises DecodeError, naming the parameter, for a value
-    that does not fit. Annotations that can't be resolved (imported under TYPE_CHECKING only) are
-    passed over.
+    that does not fit. Annotations that can't be resolved at the first call either (imported under
+    TYPE_CHECKING only) are passed over.
     """
     try:
         parameters = list(inspect.signature(fn).parameters.values())[skip:]
     except ValueError:
         return None  # a function written in C that tells nothing of its parameters
-    hints = resolve(_function_of(fn), {p.name: p.annotation for p in parameters})
+    names = {p.name for p in parameters if p.annotation is not Parameter.empty}
+    hints = _hints_of(fn, parameters)
+    if names <= hints.keys():
+        return _compile(parameters, hints)
+    # A class further down in the module, perhaps: known when the first call comes.
+    return _Later(lambda: _compile(parameters, _hints_of(fn, parameters)))
+
+
+class _Later:
+    """A rebuilder that is compiled when the first call comes."""
+
+    def __init__(self, compile_now: Callable[[], Rebuild | None]) -> None:
+        self._compile = compile_now
+        self._rebuild: Rebuild | None = None
+
+    def __call__(self, args: list[Any], kwargs: dict[str, Any]) -> Call:
+        if self._rebuild is None:
+            self._rebuild = self._compile() or _pass_through
+        return self._rebuild(args, kwargs)
+
+
+def _pass_through(args: list[Any], kwargs: dict[str, Any]) -> Call:
+    return args, kwargs
+
+
+def _compile(parameters: list[Parameter], hints: dict[str, Any]) -> Rebuild | None:
     converters: dict[str, Converter] = {}
     for parameter in parameters:
         converter = converter_for(hints.get(parameter.name))
@@ -44,6 +69,10 @@ def rebuilder(fn: Callable[..., Any], *, skip: int = 0) -> Rebuild | None:
             welcome = parameter.default is None
             converters[parameter.name] = _or_none(converter) if welcome else converter
     return _Rebuilder(parameters, converters) if converters else None
+
+
+def _hints_of(fn: Any, parameters: list[Parameter]) -> dict[str, Any]:
+    return resolve(_function_of(fn), {p.name: p.annotation for p in parameters})
 
 
 def _function_of(fn: Any) -> Any:

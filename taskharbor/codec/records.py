@@ -29,6 +29,8 @@ ENUM, FLAG = 16, 17
 DATACLASS, NAMEDTUPLE, MODEL = 36, 37, 38
 
 _BUILTIN_BASES = (str, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset)
+# Room for a name and a thousand flags: what it takes to combine flags grows with their number.
+_LONGEST_FLAG = 1024
 _ABSENT = object()
 
 
@@ -56,10 +58,19 @@ class Unresolved:
 def write_enum(member: Enum) -> tuple[int, bytes]:
     """A member by its name, which survives a change of its value; flags, which combine, by
     value."""
-    name = class_name(type(member))
+    cls = type(member)
+    name = class_name(cls)
     if isinstance(member, Flag):
-        return FLAG, write_text(f"{name}\n{member._value_:x}")
+        return FLAG, _checked_flag(write_text(f"{name}\n{member._value_:x}"))
+    if cls.__members__.get(member._name_) is not member:
+        raise Refused(f"is a {cls!r} that its class does not list; pass its value")
     return ENUM, write_text(f"{name}\n{member._name_}")
+
+
+def _checked_flag(data: bytes) -> bytes:
+    if len(data) > _LONGEST_FLAG:
+        raise Refused(f"is a Flag of more than {_LONGEST_FLAG:,} bytes; pass its value")
+    return data
 
 
 def read_enum(data: bytes) -> Enum:
@@ -72,6 +83,8 @@ def read_enum(data: bytes) -> Enum:
 
 
 def read_flag(data: bytes) -> Enum:
+    if len(data) > _LONGEST_FLAG:
+        raise DecodeError(f"a Flag of more than {_LONGEST_FLAG:,} bytes")
     name, _, value = read_text(data).partition("\n")
     cls: Any = find_class(name, "a Flag", lambda cls: issubclass(cls, Flag))
     return cls(int(value, 16))  # type: ignore[no-any-return]

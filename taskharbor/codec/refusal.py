@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import sys
+from datetime import date, datetime, time, timedelta
 from types import FunctionType, GeneratorType, MethodType, ModuleType
 
-_CONVERTIBLE = (str, bool, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset)
+# A datetime is a date, so it stands before it.
+_PLAIN: tuple[type, ...] = (
+    str, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset,
+    datetime, date, time, timedelta,
+)  # fmt: skip
+_REMEDIES: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((memoryview,), "convert it with bytes(value)"),
+    ((BaseException,), "pass str(error), or raise it to fail the job"),
+    ((GeneratorType, map, filter, zip, range), "make a list of it: list(value)"),
+    (
+        (FunctionType, MethodType, ModuleType, type),
+        "code can't travel: pass its name and look it up in the task",
+    ),
+)
 _LONGEST_PATH = 300
 
 
@@ -49,20 +63,12 @@ def unsupported(value: object) -> Refused:
 def _remedy(kind: type) -> str:
     if kind.__module__.partition(".")[0] == "numpy":
         return "convert it with .item() or .tolist()"
-    for base in _CONVERTIBLE:
+    for base in _PLAIN:
         if issubclass(kind, base):
-            return (
-                f"it would come back as a plain {base.__name__}, so convert it on purpose: "
-                f"{base.__name__}(value)"
-            )
-    if issubclass(kind, memoryview):
-        return "convert it with bytes(value)"
-    if issubclass(kind, BaseException):
-        return "pass str(error), or raise it to fail the job"
-    if issubclass(kind, GeneratorType | map | filter | zip | range):
-        return "make a list of it: list(value)"
-    if issubclass(kind, FunctionType | MethodType | ModuleType | type):
-        return "code can't travel: pass its name and look it up in the task"
+            return f"it would come back as a plain {base.__name__}, so make it one on purpose"
+    for kinds, remedy in _REMEDIES:
+        if issubclass(kind, kinds):
+            return remedy
     if _is_orm_model(kind):
         return "pass its primary key and load it in the task"
     return (

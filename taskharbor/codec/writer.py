@@ -25,6 +25,11 @@ from taskharbor.errors import EncodeError, PayloadTooLarge
 
 _Packer = msgpack.Packer
 _FIRST_BUFFER = 1024
+_SETTINGS = {
+    "arguments": "max_payload_bytes",
+    "result": "max_result_bytes",
+    "saved value": "max_result_bytes",
+}
 _ExtType = msgpack.ExtType
 
 
@@ -101,10 +106,10 @@ def _within(limit: int | None, data: bytes, what: str) -> bytes:
     if limit is None or len(data) <= limit:
         return data
     verb = "take" if what.endswith("s") else "takes"
-    setting = "max_result_bytes" if what == "result" else "max_payload_bytes"
+    or_raise = f", or raise {_SETTINGS[what]}" if what in _SETTINGS else ""
     raise PayloadTooLarge(
         f"the {what} {verb} {len(data):,} bytes encoded, over the limit of {limit:,}; store the "
-        f"data elsewhere and pass a reference, or raise {setting}"
+        f"data elsewhere and pass a reference{or_raise}"
     )
 
 

@@ -1,16 +1,17 @@
 """The conformance suite: what every driver must do, as tests that any driver can run.
 
-Give a test class a fixture and the part that every driver runs, and add the parts that its
+Give a test class a fixture, and as bases the part that every driver runs and those that its
 capabilities call for::
 
-    from taskharbor.conformance import Conformance, Harness
+    from taskharbor.conformance import Conformance, Durable, Harness, Shared
 
-    class TestMyDriver(Conformance):
+    class TestMyDriver(Conformance, Shared, Durable):
         @pytest.fixture
         def harness(self, tmp_path):
             return Harness(f"mystore://{tmp_path}/jobs")
 
-Needs pytest and Hypothesis: ``pip install 'taskharbor[conformance]'``.
+docs/driver-contract.md has the whole story. Needs pytest and Hypothesis:
+``pip install 'taskharbor[conformance]'``.
 """
 
 from __future__ import annotations
@@ -25,59 +26,20 @@ pytest.register_assert_rewrite(
 )
 
 from taskharbor.conformance.harness import Harness, empty  # noqa: E402
-from taskharbor.conformance.machine import ModelRules  # noqa: E402
-from taskharbor.conformance.rules.enqueueing import EnqueueRules  # noqa: E402
-from taskharbor.conformance.rules.keys import KeyRules  # noqa: E402
-from taskharbor.conformance.rules.leases import (  # noqa: E402
-    ExpiredRules,
-    ExtendRules,
-    HeldRules,
-    RetireRules,
+from taskharbor.conformance.parts import (  # noqa: E402
+    Conformance,
+    Durable,
+    Migrates,
+    Shared,
+    Transactional,
 )
-from taskharbor.conformance.rules.operating import (  # noqa: E402
-    CancelRules,
-    DeleteRules,
-    HostileRules,
-    LookRules,
-    RequeueRules,
-)
-from taskharbor.conformance.rules.reserving import ReserveRules  # noqa: E402
-from taskharbor.conformance.rules.seeds import SeedRules  # noqa: E402
-from taskharbor.conformance.rules.settling import SettleRules  # noqa: E402
-from taskharbor.conformance.rules.timing import (  # noqa: E402
-    LeadRules,
-    PromoteRules,
-    RetentionRules,
-)
-from taskharbor.conformance.rules.verdicts import StateRules, VerdictRules  # noqa: E402
-from taskharbor.conformance.rules.waiting import ResultRules, WaitRules  # noqa: E402
 
-
-class Conformance(
-    SeedRules,
-    EnqueueRules,
-    KeyRules,
-    ReserveRules,
-    VerdictRules,
-    StateRules,
-    SettleRules,
-    ExtendRules,
-    HeldRules,
-    RetireRules,
-    ExpiredRules,
-    PromoteRules,
-    RetentionRules,
-    LeadRules,
-    ResultRules,
-    WaitRules,
-    CancelRules,
-    LookRules,
-    RequeueRules,
-    DeleteRules,
-    HostileRules,
-    ModelRules,
-):
-    """What every driver must do."""
-
-
-__all__ = ["Conformance", "Harness", "empty"]
+__all__ = [
+    "Conformance",
+    "Durable",
+    "Harness",
+    "Migrates",
+    "Shared",
+    "Transactional",
+    "empty",
+]

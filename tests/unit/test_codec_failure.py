@@ -69,6 +69,14 @@ def test_the_chain_of_causes_is_kept_nearest_first() -> None:
     assert failure.traceback.index("first") < failure.traceback.index("third")
 
 
+def test_a_cause_that_is_falsy_is_a_cause() -> None:
+    error = ValueError()
+    error.__cause__ = Empty()
+    cause = Failure.of(error).cause
+    assert cause is not None
+    assert cause.type == "Empty"
+
+
 def test_a_suppressed_context_is_no_cause() -> None:
     def suppress() -> None:
         try:
@@ -121,6 +129,11 @@ class Unprintable(Exception):
 class NotAString(Exception):
     def __str__(self) -> Any:
         return 5  # noqa: PLE0307 - the subject
+
+
+class Empty(Exception):
+    def __len__(self) -> int:
+        return 0
 
 
 class BadNotes(Exception):
@@ -201,7 +214,7 @@ def test_a_failure_can_be_stated_without_an_exception() -> None:
     assert Failure.decode(failure.encode()) == failure
 
 
-def test_frames_of_taskharbor_itself_are_left_out() -> None:
+def test_frames_of_what_runs_tasks_are_left_out_unless_they_raised() -> None:
     source = "def run(task):\n    return task()\n"
     ours: dict[str, Any] = {"__name__": "taskharbor.worker.executor"}
     exec(compile(source, "executor.py", "exec"), ours)
@@ -211,11 +224,12 @@ def test_frames_of_taskharbor_itself_are_left_out() -> None:
 
     with pytest.raises(ValueError) as caught:
         ours["run"](task)
-    error = caught.value
-    error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
-    text = Failure.of(error).traceback
+    text = Failure.of(caught.value).traceback
     assert "executor.py" not in text
     assert "in task" in text
+    with pytest.raises(TypeError) as caught_there:
+        ours["run"](None)
+    assert "executor.py" in Failure.of(caught_there.value).traceback
 
 
 @pytest.mark.parametrize(

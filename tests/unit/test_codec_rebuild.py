@@ -314,6 +314,15 @@ def test_an_annotation_that_does_not_resolve_is_passed_over() -> None:
     assert rebuild([PLAIN_ITEM, PLAIN_ITEM], {}) == ([PLAIN_ITEM, ITEM], {})
 
 
+def test_a_class_further_down_in_the_module_is_known_at_the_first_call() -> None:
+    namespace: dict[str, Any] = {"__name__": "later"}
+    exec("def task(a: 'Below', b: 'Nowhere' = 1): ...", namespace)
+    rebuild = rebuilder(namespace["task"])
+    assert rebuild is not None
+    namespace["Below"] = Item
+    assert rebuild([PLAIN_ITEM], {}) == ([ITEM], {})
+
+
 def test_fields_that_are_no_arguments_are_restored_too() -> None:
     value = Computed(3)
     plain = asdict(value)

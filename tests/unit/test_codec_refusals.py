@@ -13,7 +13,7 @@ import pytest
 
 from taskharbor.codec import MAX_DEPTH, decode, encode, encode_call
 from taskharbor.errors import EncodeError, PayloadTooLarge
-from tests.unit.codec_samples import Item, Key, NeedsInitVar, OwnInit, Point
+from tests.unit.codec_samples import Bits, Color, Item, Key, NeedsInitVar, OwnInit, Point
 
 
 class Name(str):
@@ -21,6 +21,10 @@ class Name(str):
 
 
 class Count(int):
+    pass
+
+
+class Moment(datetime):
     pass
 
 
@@ -92,11 +96,12 @@ def test_a_result_is_called_a_result() -> None:
 @pytest.mark.parametrize(
     ("value", "remedy"),
     [
-        (Name("a"), "str(value)"),
-        (Count(1), "int(value)"),
-        (OrderedDict(a=1), "dict(value)"),
-        (defaultdict(list), "dict(value)"),
-        (Counter("ab"), "dict(value)"),
+        (Name("a"), "a plain str, so make it one"),
+        (Count(1), "a plain int, so make it one"),
+        (OrderedDict(a=1), "a plain dict, so make it one"),
+        (defaultdict(list), "a plain dict, so make it one"),
+        (Counter("ab"), "a plain dict, so make it one"),
+        (Moment(2024, 1, 1), "plain datetime"),
         (memoryview(b"ab"), "bytes(value)"),
         ((n for n in [1]), "list(value)"),
         (range(3), "list(value)"),
@@ -116,7 +121,7 @@ def test_a_type_that_would_change_is_refused_with_a_remedy(value: object, remedy
 
 
 def test_subclasses_are_refused_as_keys_too() -> None:
-    assert "str(value)" in refusal({Name("a"): 1})
+    assert "a plain str, so make it one" in refusal({Name("a"): 1})
     with pytest.raises(EncodeError, match=r"kwargs\[<Name>\]"):
         encode_call((), {Name("a"): 1})
 
@@ -136,13 +141,24 @@ def test_a_class_that_no_worker_could_find_is_refused() -> None:
 def test_a_class_that_another_one_hides_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     value = Item("a")
     monkeypatch.setattr("tests.unit.codec_samples.Item", Point)
-    from taskharbor.codec import records
+    from taskharbor.codec import classes, records
 
-    records.shape_of.cache_clear()
+    def forget() -> None:
+        classes.class_name.cache_clear()
+        records.shape_of.cache_clear()
+
+    forget()
     try:
         assert "is something else" in refusal(value)
     finally:
-        records.shape_of.cache_clear()
+        forget()
+
+
+def test_a_member_that_its_class_does_not_list_is_refused() -> None:
+    stray = object.__new__(Color)
+    stray._name_, stray._value_ = "STRAY", 7
+    assert "pass its value" in refusal(stray)
+    assert "pass its value" in refusal(Bits(1 << 8000))
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
@@ -178,5 +194,7 @@ def test_the_limit_is_exact_and_its_error_names_limit_and_setting() -> None:
         PayloadTooLarge, match=r"arguments take \d+ bytes .*raise max_payload_bytes"
     ):
         encode_call(("x" * 100,), {}, limit=102)
+    with pytest.raises(PayloadTooLarge, match=r"pass a reference$"):
+        encode("x" * 100, limit=102, what="progress")
     with pytest.raises(PayloadTooLarge):
         encode_call((), {"a": ("x" * 100,)}, limit=102)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given
@@ -159,6 +159,11 @@ def test_the_edges_come_back_as_themselves(value: Any) -> None:
     assert same(decode(encode(value)), value)
 
 
+def test_every_time_zone_of_this_machine_travels() -> None:
+    moments = [datetime(2024, 7, 1, tzinfo=ZoneInfo(key)) for key in available_timezones()]
+    assert same(decode(encode(moments)), moments)
+
+
 def test_dicts_keep_their_order() -> None:
     value = {"z": 1, (1, 2): 2, "a": 3}
     assert list(decode(encode(value))) == ["z", (1, 2), "a"]
@@ -226,6 +231,7 @@ def test_decoded_empty_calls_do_not_share_their_containers() -> None:
 
 
 SCRIPT = """
+import sys
 from dataclasses import dataclass
 from enum import Enum
 from taskharbor.codec import decode, encode
@@ -240,6 +246,9 @@ class Parcel:
 if __name__ == "__main__":
     data = encode(Parcel(Mood.GOOD))
     assert decode(data) == Parcel(Mood.GOOD)
+    import parcels  # as a module that a script imports may do
+    assert sys.modules["__main__"].Parcel is not parcels.Parcel
+    assert encode(parcels.Parcel(parcels.Mood.GOOD)) == data
     print(data.hex())
 """
 

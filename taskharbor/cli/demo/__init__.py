@@ -1,0 +1,1 @@
+"""``taskharbor demo``: a file is imported, a worker is killed, and nothing is lost or doubled."""

@@ -1,0 +1,83 @@
+"""The suite, put together: one part for every driver and one for each capability."""
+
+from __future__ import annotations
+
+from taskharbor.conformance.machine import ModelRules
+from taskharbor.conformance.rules.capable import (
+    DurableRules,
+    MigratableRules,
+    TransactionalRules,
+)
+from taskharbor.conformance.rules.enqueueing import EnqueueRules
+from taskharbor.conformance.rules.keys import KeyRules
+from taskharbor.conformance.rules.leases import ExpiredRules, ExtendRules, HeldRules, RetireRules
+from taskharbor.conformance.rules.operating import (
+    CancelRules,
+    DeleteRules,
+    HostileRules,
+    LookRules,
+    RequeueRules,
+)
+from taskharbor.conformance.rules.races import RaceRules, ThreadRules
+from taskharbor.conformance.rules.reserving import ReserveRules
+from taskharbor.conformance.rules.seeds import SeedRules
+from taskharbor.conformance.rules.settling import SettleRules
+from taskharbor.conformance.rules.timing import LeadRules, PromoteRules, RetentionRules
+from taskharbor.conformance.rules.verdicts import StateRules, VerdictRules
+from taskharbor.conformance.rules.waiting import ResultRules, WaitRules
+from taskharbor.drivers.base import Capabilities, InspectableDriver
+
+
+class Shared(RaceRules):
+    """For ``Capabilities.shared``."""
+
+
+class Durable(DurableRules):
+    """For ``Capabilities.durable``; the harness may have to override ``crash``."""
+
+
+class Transactional(TransactionalRules):
+    """For ``Capabilities.transactional_enqueue``; the harness gives a ``transaction``."""
+
+
+class Migrates(MigratableRules):
+    """For ``Capabilities.migrates``."""
+
+
+class Conformance(
+    SeedRules,
+    EnqueueRules,
+    KeyRules,
+    ReserveRules,
+    VerdictRules,
+    StateRules,
+    SettleRules,
+    ExtendRules,
+    HeldRules,
+    RetireRules,
+    ExpiredRules,
+    PromoteRules,
+    RetentionRules,
+    LeadRules,
+    ResultRules,
+    WaitRules,
+    CancelRules,
+    LookRules,
+    RequeueRules,
+    DeleteRules,
+    HostileRules,
+    ThreadRules,
+    ModelRules,
+):
+    """For every driver."""
+
+    def test_the_parts_that_run_are_those_of_the_capabilities(
+        self, driver: InspectableDriver
+    ) -> None:
+        """What a driver says it can is proven, and what it doesn't say is not run."""
+        assert driver.capabilities == Capabilities(
+            shared=isinstance(self, Shared),
+            durable=isinstance(self, Durable),
+            transactional_enqueue=isinstance(self, Transactional),
+            migrates=isinstance(self, Migrates),
+        )

@@ -1,0 +1,12 @@
+-- What a holder holds; with `retire`, it will never reserve again.
+--
+-- request  [holder, retire_for_us or false]
+-- returns  [reservation...]
+-- O(held)
+local holder, retire = request[1], request[2]
+local held = reservations(redis.call('SMEMBERS', prefix .. 'H:' .. holder))
+if retire then
+  zput('X', holder, now + retire)
+  flush()
+end
+return cmsgpack.pack(held)
