@@ -112,7 +112,7 @@ def test_a_forked_child_connects_anew_and_leaves_the_parents_connection_alone(
     assert os.waitpid(pid, 0)[1] == 0
     assert os.read(read, 10) == b"fresh"
     assert app.driver is parents
-    del parents.close  # type: ignore[attr-defined]
+    del parents.close
 
 
 def test_child_start_hooks_are_kept_in_order(app: TaskHarbor) -> None:
