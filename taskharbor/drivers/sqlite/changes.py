@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from taskharbor import defaults
 from taskharbor.drivers.sqlite.queries import load
-from taskharbor.drivers.sqlite.transaction import Row, Tx, as_list
+from taskharbor.drivers.sqlite.transaction import Row, Tx, as_numbers
 from taskharbor.states import Reason, State
 
 _SQL = load("move")
@@ -114,14 +114,14 @@ class Changes:
             return None
         tx.count(job.queue, end.state, 1)
         self.ended.append(
-            (job.seq, end.state.value, end.reason, tx.now, tx.now + keep, *end[2:], result)
+            (job.seq, str(end.state), end.reason, tx.now, tx.now + keep, *end[2:], result)
         )
         if job.key is not None and job.key_seconds == UNTIL_TERMINAL:
             self.freed_keys.append((job.queue, job.key, job.seq))
         return end.state
 
     def cancel_waiting(self, job: Head, reason: Reason, *, attempts: int) -> None:
-        self.to_end(job, Ending(State.CANCELLED, reason.value, attempts))
+        self.to_end(job, Ending(State.CANCELLED, str(reason), attempts))
 
     def forget(self, job: Head) -> None:
         """The job leaves the store. Its state's row has to be removed by its own list."""
@@ -163,7 +163,7 @@ class Changes:
             ("leave_ended", self.left_ended),
         ):
             if keys:
-                tx.execute(_SQL[statement], (as_list(keys),))
+                tx.execute(_SQL[statement], (as_numbers(keys),))
                 keys.clear()
         if self.left_ready:
             tx.executemany(_SQL["leave_ready"], self.left_ready)
@@ -173,7 +173,7 @@ class Changes:
 
     def _forget(self) -> None:
         tx = self.tx
-        seqs = as_list(self.forgotten)
+        seqs = as_numbers(self.forgotten)
         for statement in ("forget_jobs", "forget_carried", "forget_attempts"):
             tx.execute(_SQL[statement], (seqs,))
         if tx.one(_SQL["any_tombstone"]) is not None:

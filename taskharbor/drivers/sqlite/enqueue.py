@@ -9,7 +9,7 @@ from typing import Any
 from taskharbor.drivers.base import Enqueued
 from taskharbor.drivers.sqlite.changes import UNTIL_TERMINAL
 from taskharbor.drivers.sqlite.queries import load
-from taskharbor.drivers.sqlite.transaction import Row, Tx, as_list
+from taskharbor.drivers.sqlite.transaction import Row, Tx, as_texts
 from taskharbor.message import Message
 from taskharbor.states import State
 
@@ -108,7 +108,7 @@ def _sort_out(
     tx: Tx, batch: Sequence[Message], queues: dict[str, int]
 ) -> tuple[list[Enqueued], list[Message]]:
     """The answer for each message, and the messages that are new."""
-    ids = as_list(message.id for message in batch)
+    ids = as_texts(message.id for message in batch)
     there: dict[str, bytes] = {row[0]: row[1] for row in tx.all(_SQL["find_ids"], (ids,))}
     taken: dict[tuple[str, str], tuple[str, bytes]] = {}
     answers, fresh = [], []

@@ -9,7 +9,7 @@ from typing import Any
 from taskharbor import defaults
 from taskharbor.drivers.base import Attempt, Job, JobFilter, Outcome, Page, QueueInfo
 from taskharbor.drivers.sqlite.queries import load
-from taskharbor.drivers.sqlite.transaction import Row, Tx, as_list
+from taskharbor.drivers.sqlite.transaction import Row, Tx, as_numbers, as_texts
 from taskharbor.errors import InvalidCursor
 from taskharbor.states import Reason, State
 
@@ -32,7 +32,7 @@ def get(tx: Tx, job_id: str) -> Job | None:
 
 
 def _find(tx: Tx, job_id: str) -> int | None:
-    for found, seq in tx.all(_SQL["find"], (as_list([job_id]),)):
+    for found, seq in tx.all(_SQL["find"], (as_texts([job_id]),)):
         if found == job_id:
             number: int = seq
             return number
@@ -48,7 +48,7 @@ def _history(tx: Tx, seq: int) -> tuple[Attempt, ...]:
 
 def _describe(tx: Tx, seqs: list[int], *, body: bytes = b"", **whole: Any) -> list[Job]:
     """The jobs, newest first."""
-    numbers = as_list(seqs)
+    numbers = as_numbers(seqs)
     leases = {row[0]: row[1:] for row in tx.all(_SQL["leases"], (numbers,))}
     rows = tx.all(_SQL["describe"], (numbers,))
     return [_job(row, leases.get(row[0]), body, whole) for row in rows]
@@ -142,12 +142,12 @@ def _oldest_ready_at(tx: Tx, queue: int) -> float | None:
 def results(tx: Tx, job_ids: Sequence[str]) -> list[Outcome | None]:
     found = {
         row[0]: Outcome(State(row[1]), Reason(row[2]), row[3], row[4])
-        for row in tx.all(_SQL["outcomes"], (as_list(job_ids),))
+        for row in tx.all(_SQL["outcomes"], (as_texts(job_ids),))
     }
     return [found.get(job_id) for job_id in job_ids]
 
 
 def all_unfinished(tx: Tx, job_ids: Sequence[str]) -> bool:
     """Whether each of them exists and is not terminal."""
-    row = tx.one(_SQL["unfinished"], (as_list(job_ids),))
+    row = tx.one(_SQL["unfinished"], (as_texts(job_ids),))
     return row is not None and row[0] == len(set(job_ids))

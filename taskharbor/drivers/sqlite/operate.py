@@ -10,7 +10,7 @@ from taskharbor.drivers.sqlite.changes import Changes, Head
 from taskharbor.drivers.sqlite.enqueue import free_at, queue_id
 from taskharbor.drivers.sqlite.inspector import find_page
 from taskharbor.drivers.sqlite.queries import load
-from taskharbor.drivers.sqlite.transaction import Tx, as_list
+from taskharbor.drivers.sqlite.transaction import Tx, as_numbers, as_texts
 from taskharbor.states import TERMINAL, Reason, State
 
 _SQL = load("operate")
@@ -39,7 +39,7 @@ class Requeue(NamedTuple):
 def _find(tx: Tx, job_ids: Sequence[str]) -> dict[str, Found]:
     found = {}
     for state, attempts, queue_name, enqueued_at, *fields in tx.all(
-        _SQL["heads"], (as_list(job_ids),)
+        _SQL["heads"], (as_texts(job_ids),)
     ):
         head = Head(*fields)
         found[head.id] = Found(State(state), attempts, queue_name, enqueued_at, head)
@@ -54,7 +54,7 @@ def cancel(tx: Tx, job_ids: Sequence[str], reason: Reason) -> list[CancelVerdict
     }
     running = [job.head.seq for job in found.values() if job.state is State.RUNNING]
     if running:
-        tx.execute(_SQL["request_cancel"], (reason.value, as_list(running)))
+        tx.execute(_SQL["request_cancel"], (str(reason), as_numbers(running)))
     changes.flush()
     after = _after_cancel(found)
     answers = []
@@ -132,7 +132,7 @@ def _requeue(tx: Tx, job: Found, how: Requeue) -> None:
     changes = Changes(tx)
     _leave(changes, job)
     due_at = max(tx.now, how.due_at)
-    changes.to_line(head, Reason.OPERATOR.value, due_at=due_at)
+    changes.to_line(head, str(Reason.OPERATOR), due_at=due_at)
     changes.flush()
     attempts = 0 if how.reset_attempts else job.attempts
     tx.execute(_SQL["carry_requeued"], (head.seq, attempts, due_at, how.reset_attempts))
@@ -173,7 +173,7 @@ def purge(tx: Tx, where: JobFilter, limit: int) -> int:
         if not seqs:
             break
         before = seqs[-1]
-        ids = [row[0] for row in tx.all(_SQL["ids"], (as_list(seqs),))]
+        ids = [row[0] for row in tx.all(_SQL["ids"], (as_numbers(seqs),))]
         purged += sum(verdict is DeleteVerdict.DELETED for verdict in delete(tx, ids))
     return purged
 

@@ -103,7 +103,16 @@ def _lease_head(
     rows = tx.execute(_SQL["leased"], (newest - leased, name))
     rest = (False, holder)
     jobs = [_build(row + rest) for row in rows]
-    tx.execute(_SQL["leave_line"], (queue, newest))
+    _leave_line(tx, queue, newest, one_rank=jobs[0].priority == jobs[-1].priority)
     tx.count(queue, State.READY, -leased)
     tx.count(queue, State.RUNNING, leased)
     return jobs
+
+
+def _leave_line(tx: Tx, queue: int, newest: int, *, one_rank: bool) -> None:
+    """Remove from the line all up to the job that got fence ``newest``."""
+    place = tx.one(_SQL["place"], (newest,))
+    assert place is not None
+    if not one_rank:
+        tx.execute(_SQL["leave_ranks"], (queue, place[0]))
+    tx.execute(_SQL["leave_rank"], (queue, *place))

@@ -8,14 +8,13 @@ from typing import NamedTuple
 from taskharbor.drivers.base import Settled
 from taskharbor.drivers.sqlite.changes import Changes, Ending, Head
 from taskharbor.drivers.sqlite.queries import load
-from taskharbor.drivers.sqlite.transaction import Row, Tx, as_list
+from taskharbor.drivers.sqlite.succeed import SUCCEEDED, succeed_plainly
+from taskharbor.drivers.sqlite.transaction import Row, Tx, as_numbers
 from taskharbor.lease import Verdict, judge
 from taskharbor.settlement import Settlement
 from taskharbor.states import Move, State
 
 _SQL = load("exchange")
-_APPLIED = Verdict.APPLIED
-_SUCCEED = Move.SUCCEED
 
 
 class Lease(NamedTuple):
@@ -41,6 +40,15 @@ class Standing(NamedTuple):
 
 def settle(tx: Tx, settlements: Sequence[Settlement]) -> list[Settled]:
     """Settlements see what those before them did. Wakes who waits for jobs or results."""
+    done = succeed_plainly(tx, settlements)
+    if len(done) == len(settlements):
+        return [SUCCEEDED] * len(settlements)
+    rest = [settlement for settlement in settlements if settlement.fence not in done]
+    judged = iter(_settle_one_by_one(tx, rest))
+    return [SUCCEEDED if settlement.fence in done else next(judged) for settlement in settlements]
+
+
+def _settle_one_by_one(tx: Tx, settlements: Sequence[Settlement]) -> list[Settled]:
     leases = leases_by_fence(tx, [settlement.fence for settlement in settlements])
     changes = Changes(tx)
     settled = []
@@ -51,13 +59,13 @@ def settle(tx: Tx, settlements: Sequence[Settlement]) -> list[Settled]:
             changes.flush()
             settled.append(_without_lease(tx, settlement))
             continue
-        verdict = _judge(settlement, row[4], tx.now)
+        lease, job = Lease._make(row[:_LEASE_FIELDS]), Head._make(row[_LEASE_FIELDS:])
+        verdict = _judge(settlement, lease.expires_at, tx.now)
         state: State | None = State.RUNNING
-        if verdict is _APPLIED:
+        if verdict is Verdict.APPLIED:
             del leases[settlement.fence]
-            lease, job = Lease._make(row[:_LEASE_FIELDS]), Head._make(row[_LEASE_FIELDS:])
             state = _end(changes, lease, job, settlement)
-            tx.wakes = True
+            tx.wake()
         settled.append(Settled(verdict, state))
     changes.flush()
     return settled
@@ -65,7 +73,7 @@ def settle(tx: Tx, settlements: Sequence[Settlement]) -> list[Settled]:
 
 def leases_by_fence(tx: Tx, fences: list[int]) -> dict[int, Row]:
     """The current leases among ``fences``: the fields of a Lease, then those of a Head."""
-    return {row[0]: row for row in tx.all(_SQL["leases"], (as_list(fences),))}
+    return {row[0]: row for row in tx.all(_SQL["leases"], (as_numbers(fences),))}
 
 
 def _judge(settlement: Settlement, expires_at: float, now: float) -> Verdict:
@@ -127,10 +135,10 @@ def _end(changes: Changes, lease: Lease, job: Head, settlement: Settlement) -> S
     end = settlement.lands_in(cancel_requested=lease.cancel_reason is not None)
     attempts = lease.attempt if settlement.charged else lease.attempt - 1
     due_at = None if end.terminal else changes.tx.now + settlement.delay
-    if settlement.move is not _SUCCEED:
+    if settlement.move is not Move.SUCCEED:
         _write_history(changes, lease, job, settlement)
         _carry(changes, job, settlement, attempts, due_at)
-    reason = settlement.reason.value
+    reason = str(settlement.reason)
     if due_at is not None:
         return changes.to_line(job, reason, due_at=due_at)
     if not settlement.terminal and lease.cancel_reason is not None:
@@ -155,7 +163,7 @@ def _write_history(changes: Changes, lease: Lease, job: Head, settlement: Settle
             lease.attempt,
             lease.holder,
             *times,
-            settlement.reason.value,
+            str(settlement.reason),
             settlement.error,
         )
     )

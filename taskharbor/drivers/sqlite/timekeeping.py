@@ -25,7 +25,7 @@ def promote(tx: Tx, limit: int) -> Promoted:
         if job.expires_at is not None and job.expires_at <= tx.now:
             changes.cancel_waiting(job, Reason.EXPIRED, attempts=attempts)
         else:
-            changes.to_line(job, Reason.DUE.value, due_at=tx.now)
+            changes.to_line(job, str(Reason.DUE), due_at=tx.now)
     changes.flush()
     if rows:
         tx.wake()

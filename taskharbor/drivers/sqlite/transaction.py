@@ -48,7 +48,7 @@ class Tx:
         return row
 
     def count(self, queue: int, state: State, difference: int) -> None:
-        key = (queue, state.value)
+        key = (queue, str(state))
         self.counts[key] = self.counts.get(key, 0) + difference
 
     def wake(self) -> None:
@@ -200,6 +200,12 @@ class Reading(_Transaction):
         self._connection.execute("COMMIT")
 
 
-def as_list(values: Iterable[Any]) -> str:
-    """Numbers or texts for ``json_each``: one bound value, whatever their number."""
+def as_numbers(values: Iterable[int]) -> str:
+    """For ``json_each``: one bound value, however many numbers it holds."""
+    return str(list(values))
+
+
+def as_texts(values: Iterable[str]) -> str:
+    """For ``json_each``. What comes back from the store is to be compared with what was asked for:
+    SQLite's JSON ends a text at a NUL."""
     return json.dumps(list(values))

@@ -8,6 +8,33 @@ SELECT l.fence, l.holder, l.attempt, l.reserved_at, l.expires_at, l.cancel_reaso
 FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence IN (SELECT value FROM json_each(?1));
 
+-- plain_leases: fences, now -> fence, id, queue
+-- The valid leases whose jobs, when they succeed, need nothing but their row in th_ended: kept, and
+-- no key to free.
+SELECT l.fence, j.id, j.queue
+FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+WHERE l.fence IN (SELECT value FROM json_each(?1)) AND l.expires_at > ?2
+    AND j.keep_succeeded > 0 AND (j.key IS NULL OR j.key_seconds IS NOT -1);
+
+-- succeed_alike: fences, now, the result that all of them have
+INSERT INTO th_ended
+    (seq, state, reason, finished_at, prune_at, attempts, fence, holder, reserved_at, result)
+SELECT l.seq, 'succeeded', 'succeeded', ?2, ?2 + j.keep_succeeded,
+    l.attempt, l.fence, l.holder, l.reserved_at, ?3
+FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+WHERE l.fence IN (SELECT value FROM json_each(?1));
+
+-- succeed: fence, now, result
+INSERT INTO th_ended
+    (seq, state, reason, finished_at, prune_at, attempts, fence, holder, reserved_at, result)
+SELECT l.seq, 'succeeded', 'succeeded', ?2, ?2 + j.keep_succeeded,
+    l.attempt, l.fence, l.holder, l.reserved_at, ?3
+FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+WHERE l.fence = ?1;
+
+-- leave_leases: fences
+DELETE FROM th_leases WHERE fence IN (SELECT value FROM json_each(?1));
+
 -- standing: id -> its state, the fence that settled it
 SELECT CASE
         WHEN e.seq IS NOT NULL THEN e.state
@@ -44,12 +71,17 @@ SELECT r.seq, ?3, coalesce(c.attempts, 0) + 1, ?4, ?5
 FROM th_ready r LEFT JOIN th_carried c ON c.seq = r.seq
 WHERE r.queue = ?1 ORDER BY r.rank, r.seq LIMIT ?2;
 
--- leave_line: queue, the newest fence
--- What was leased is the head of the line, so one range has it all.
-DELETE FROM th_ready
-WHERE queue = ?1 AND (rank, seq) <= (
-    SELECT -j.priority, j.seq FROM th_leases l JOIN th_jobs j ON j.seq = l.seq WHERE l.fence = ?2
-);
+-- place: fence -> where its job stood in line: rank, seq
+SELECT -j.priority, j.seq FROM th_leases l JOIN th_jobs j ON j.seq = l.seq WHERE l.fence = ?1;
+
+-- leave_ranks: queue, rank
+-- What was leased is the head of the line: all ranks before the last one's, and of that one all
+-- up to it. One statement with (rank, seq) <= (?, ?) would walk the whole line: SQLite does not
+-- bound a DELETE by a row value.
+DELETE FROM th_ready WHERE queue = ?1 AND rank < ?2;
+
+-- leave_rank: queue, rank, seq
+DELETE FROM th_ready WHERE queue = ?1 AND rank = ?2 AND seq <= ?3;
 
 -- leased: the fence before the first of them, queue's name -> the first fields of a Reservation
 SELECT j.id, ?2, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
