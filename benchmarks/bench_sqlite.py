@@ -10,10 +10,8 @@ ratios: absolute figures depend on the machine and on what else runs there.
 
 from __future__ import annotations
 
-import os
 import resource
 import sqlite3
-import statistics
 import sys
 import tempfile
 import time
@@ -96,7 +94,9 @@ def bare(path: str, count: int) -> tuple[float, float]:
     claimed: list[Any] = []
     while True:
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("UPDATE jobs SET state = 2 WHERE id = ?", [row[:1] for row in claimed])
+        connection.executemany(
+            "UPDATE jobs SET state = 2 WHERE id = ?", [row[:1] for row in claimed]
+        )
         claimed = connection.execute(claim).fetchall()
         connection.execute("COMMIT")
         if not claimed:
@@ -125,7 +125,9 @@ def bench_drain() -> None:
         filled = fill(url, JOBS)
         report("driver: enqueue 1000", filled, JOBS, f"{filled / bare_fill:.1f} x bare")
         drained = timed(lambda: drain(url, JOBS))
-        report("driver: settle 100, reserve 100", drained, JOBS, f"{drained / bare_drain:.1f} x bare")
+        report(
+            "driver: settle 100, reserve 100", drained, JOBS, f"{drained / bare_drain:.1f} x bare"
+        )
 
 
 def bench_together() -> None:
@@ -151,8 +153,10 @@ def _drain_when_told(url: str, number: int) -> None:
     done = drain(url, 1 << 30, f"bench-{number}")
     seconds = time.perf_counter() - begin
     cpu = resource.getrusage(resource.RUSAGE_SELF)
-    print(f"    process {number}: {done} jobs in {seconds:.2f} s, CPU {cpu.ru_utime:.2f} user "
-          f"{cpu.ru_stime:.2f} system")
+    print(
+        f"    process {number}: {done} jobs in {seconds:.2f} s, CPU {cpu.ru_utime:.2f} user "
+        f"{cpu.ru_stime:.2f} system"
+    )
 
 
 def bench_backlog() -> None:
@@ -166,10 +170,83 @@ def bench_backlog() -> None:
     print(f"    deep / shallow: {rates[1] / rates[0]:.2f}")
 
 
+def bench_wake() -> None:
+    """From before an enqueue to after the reserve in another process that was idle."""
+    with fresh() as url:
+        fill(url, 0)
+        ours, theirs = _processes.Pipe()
+        worker = _processes.Process(target=_serve, args=(url, theirs))
+        worker.start()
+        ours.recv()
+        driver = connect(url)
+        waits = []
+        for number in range(500):
+            time.sleep(0.003 + 0.017 * (number % 10) / 10)
+            begin = time.monotonic()
+            driver.enqueue(messages(1))
+            waits.append((ours.recv() - begin) * 1e3)
+        driver.enqueue([Message(id=new_id(), task="bench.stop", body=BODY)])
+        cpu = ours.recv()
+        worker.join()
+        driver.close()
+    waits.sort()
+    print(
+        f"enqueue to reserve in another process: p50 {waits[250]:.2f} ms, p99 {waits[495]:.2f} ms"
+    )
+    print(f"CPU of 10 s of waiting on a quiet store: {cpu * 1e3:.0f} ms = {cpu * 10:.2f} %")
+
+
+def _serve(url: str, pipe: Any) -> None:
+    driver = connect(url)
+    driver.wait(("default",), 0)
+    before = time.process_time()
+    driver.wait(("default",), 10)
+    idle = time.process_time() - before
+    pipe.send(None)
+    while True:
+        driver.wait(("default",), 10)
+        reserved = driver.exchange("idle", (), Want(("default",), 1, 30.0)).reserved
+        if reserved and reserved[0].task == "bench.stop":
+            break
+        if reserved:
+            pipe.send(time.monotonic())
+    pipe.send(idle)
+    driver.close()
+
+
+def bench_lock() -> None:
+    """Eight processes on one lock: how long does the unluckiest call take?"""
+    with fresh() as url:
+        fill(url, JOBS)
+        with _processes.Pool(8) as pool:
+            parts = pool.map(_contend, [(url, number) for number in range(8)], chunksize=1)
+    calls = sorted(call for part in parts for call in part)
+    print(
+        f"exchange(1, 1) among 8 processes: p50 {calls[len(calls) // 2] * 1e3:.2f} ms, "
+        f"p99 {calls[len(calls) * 99 // 100] * 1e3:.2f} ms, longest {calls[-1] * 1e3:.1f} ms"
+    )
+
+
+def _contend(what: tuple[str, int]) -> list[float]:
+    url, number = what
+    driver = connect(url)
+    settlements: list[Settlement] = []
+    calls = []
+    for _ in range(500):
+        begin = time.perf_counter()
+        got = driver.exchange(f"holder-{number}", settlements, Want(("default",), 1, 30.0))
+        calls.append(time.perf_counter() - begin)
+        settlements = [Settlement.succeed(job.id, job.fence, RESULT) for job in got.reserved]
+    driver.close()
+    return calls
+
+
 PARTS = {
     "drain": bench_drain,
     "together": bench_together,
     "backlog": bench_backlog,
+    "wake": bench_wake,
+    "lock": bench_lock,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,3 @@
-"""The SQLite driver, on a file of its own for every test."""
-
 from pathlib import Path
 
 import pytest

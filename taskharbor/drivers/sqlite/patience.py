@@ -17,7 +17,7 @@ from taskharbor.drivers.sqlite import faults
 T = TypeVar("T")
 
 FIRST_STEP_SECONDS = 0.0001
-LONGEST_STEP_SECONDS = 0.005
+LONGEST_STEP_SECONDS = 0.001
 
 
 class Patience:
