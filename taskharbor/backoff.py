@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from taskharbor import defaults
 from taskharbor.errors import ConfigurationError, DecodeError
+
+if TYPE_CHECKING:
+    from random import Random
 
 Jitter = Literal["full", "equal", "none"]
 Packed = tuple[Any, ...]

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from taskharbor import defaults
-from taskharbor.drivers.base import Enqueued
 from taskharbor.errors import StoreUnavailable
 from taskharbor.message import Message
 from taskharbor.middleware import EnqueueRequest
@@ -18,6 +17,7 @@ from taskharbor.signature import Signature
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
+    from taskharbor.drivers.base import Enqueued
 
 Calls = Sequence[Signature[Any]]
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import builtins
 import time
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from taskharbor import codec
-from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, Job, Outcome
 from taskharbor.errors import (
-    DecodeError,
     JobCancelled,
     JobError,
     JobNotFound,
@@ -20,11 +17,12 @@ from taskharbor.errors import (
     TaskFailed,
     restore,
 )
-from taskharbor.message import read_body
 from taskharbor.states import Reason, State
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
+    from taskharbor.drivers.base import CancelVerdict, Outcome
+    from taskharbor.info import JobInfo
 
 R = TypeVar("R")
 
@@ -144,10 +142,12 @@ class AsyncResult(Generic[R]):
 
     def info(self) -> JobInfo:
         """All that the store knows of the job, decoded. Raises JobNotFound."""
+        from taskharbor.info import describe
+
         job = self.app.driver.get(self.id)
         if job is None:
             raise not_found(self.id)
-        return JobInfo.of(job)
+        return describe(job)
 
     # --- steering it --------------------------------------------------------------------------
 
@@ -158,6 +158,8 @@ class AsyncResult(Generic[R]):
         ``current_job().cancelled`` set, and if it does not heed that and fails, it is not retried.
         ``finished``: too late. Raises JobNotFound.
         """
+        from taskharbor.drivers.base import CancelVerdict
+
         verdict = self.app.driver.cancel((self.id,))[0]
         if verdict is CancelVerdict.NOT_FOUND:
             raise not_found(self.id)
@@ -169,105 +171,9 @@ class AsyncResult(Generic[R]):
 
     def forget(self) -> bool:
         """Delete the job with its result. False: it is running and stays, or it is gone already."""
+        from taskharbor.drivers.base import DeleteVerdict
+
         return self.app.driver.delete((self.id,))[0] is DeleteVerdict.DELETED
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptInfo:
-    """One ended attempt. Times in seconds since the epoch, by the store's clock."""
-
-    number: int
-    fence: int
-    holder: str
-    started_at: float
-    ended_at: float
-    reason: Reason
-    error: codec.Failure | None
-
-
-@dataclass(frozen=True, slots=True)
-class JobInfo:
-    """How a job stands. Times in seconds since the epoch, by the store's clock.
-
-    ``attempts`` are the ended ones, oldest first; ``attempt`` is the number charged so far.
-    ``progress`` is the last ``(fraction, message)``. ``args`` and ``kwargs`` are None when they
-    can't be read here (a class that is not imported, a newer wire version).
-    """
-
-    id: str
-    task: str
-    queue: str
-    state: State
-    reason: Reason
-    priority: int
-    attempt: int
-    max_attempts: int
-    losses: int
-    enqueued_at: float
-    due_at: float
-    started_at: float | None
-    finished_at: float | None
-    expires_at: float | None
-    cancel_requested: bool
-    idempotency_key: str | None
-    progress: tuple[float, str] | None
-    error: codec.Failure | None
-    attempts: tuple[AttemptInfo, ...]
-    args: list[Any] | None
-    kwargs: dict[str, Any] | None
-    headers: dict[str, Any]
-
-    @classmethod
-    def of(cls, job: Job) -> JobInfo:
-        """Raises DecodeError when the stored bytes are corrupt."""
-        call = read_body(job.body)
-        args, kwargs = _arguments(call.payload)
-        return cls(
-            id=job.id,
-            task=job.task,
-            queue=job.queue,
-            state=job.state,
-            reason=job.reason,
-            priority=job.priority,
-            attempt=job.attempts,
-            max_attempts=call.policy.max_attempts,
-            losses=job.losses,
-            enqueued_at=job.enqueued_at,
-            due_at=job.due_at,
-            started_at=job.reserved_at,
-            finished_at=job.finished_at,
-            expires_at=job.expires_at,
-            cancel_requested=job.cancel_requested,
-            idempotency_key=job.idempotency_key,
-            progress=None if job.progress is None else tuple(codec.decode(job.progress)),
-            error=_failure(job.error),
-            attempts=tuple(
-                AttemptInfo(
-                    a.number,
-                    a.fence,
-                    a.holder,
-                    a.started_at,
-                    a.ended_at,
-                    a.reason,
-                    _failure(a.error),
-                )
-                for a in job.history
-            ),
-            args=args,
-            kwargs=kwargs,
-            headers=call.headers,
-        )
-
-
-def _arguments(payload: bytes) -> tuple[list[Any] | None, dict[str, Any] | None]:
-    try:
-        return codec.decode_call(payload)
-    except DecodeError:
-        return None, None
-
-
-def _failure(error: bytes | None) -> codec.Failure | None:
-    return None if error is None else codec.Failure.decode(error)
 
 
 def _unpickle(job_id: str, app_name: str, created: bool, same_request: bool) -> AsyncResult[Any]:
@@ -304,9 +210,9 @@ class RemoteTraceback(Exception):
 
 def failed(job_id: str, reason: Reason, error: bytes | None) -> TaskFailed:
     """The error that ``get()`` raises for a dead job."""
-    failure = _failure(error)
-    if failure is None:
+    if error is None:
         return TaskFailed(f"job {job_id} is dead: {reason}", job_id=job_id)
+    failure = codec.Failure.decode(error)
     kind = failure.type if failure.module == "builtins" else f"{failure.module}.{failure.type}"
     shown = f"{kind}: {failure.message}" if failure.message else kind
     prefix = "" if reason is Reason.RAISED else f" ({reason})"

@@ -15,17 +15,17 @@ worker that is gone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from taskharbor.control import SoftTimeLimit, Steering
-from taskharbor.lease import Reservation
-from taskharbor.settlement import Settlement
 from taskharbor.states import Move, Reason
 
+if TYPE_CHECKING:
+    from taskharbor.lease import Reservation
+    from taskharbor.settlement import Settlement
 
-@dataclass(frozen=True, slots=True)
-class JobEnqueued:
+
+class JobEnqueued(NamedTuple):
     """The store has the job. ``created`` False: it, or one with its key, was there before."""
 
     job_id: str
@@ -34,8 +34,7 @@ class JobEnqueued:
     created: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
+class AttemptStarted(NamedTuple):
     """An attempt is about to run. ``fence`` grows with every attempt of any job."""
 
     job_id: str
@@ -45,8 +44,7 @@ class AttemptStarted:
     fence: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(NamedTuple):
     """An attempt is over. ``delay``: seconds until the next one may start, after a retry.
 
     ``error`` is the encoded failure (``codec.Failure.decode``), ``exception`` the exception itself

@@ -24,7 +24,7 @@ from taskharbor import (
     current_job,
     testing,
 )
-from taskharbor.result import JobInfo
+from taskharbor.info import JobInfo
 from taskharbor.signals import AttemptEnded
 
 
