@@ -190,7 +190,11 @@ class Executor:
     def _run_coroutine(self, work: Work) -> Ended:
         runner = self._runner()
         try:
-            return runner.run(self._await(work), context=copy_context())
+            # Not Runner.run(): looking after SIGINT doubles what a short attempt costs, and a
+            # worker's child ignores it.
+            loop = runner.get_loop()
+            attempt = loop.create_task(self._await(work), context=copy_context())
+            return loop.run_until_complete(attempt)
         except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
             # SystemExit or KeyboardInterrupt out of an asyncio task that the task's code started:
             # asyncio stops the loop then, and leaves everything else in it hanging.
