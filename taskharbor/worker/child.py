@@ -15,7 +15,6 @@ store, which says what was held.
 from __future__ import annotations
 
 import faulthandler
-import os
 import signal
 from random import Random
 from types import FrameType
@@ -24,6 +23,7 @@ from taskharbor.worker.attempt import Station
 from taskharbor.worker.config import ChildContext, ExitCode
 from taskharbor.worker.executor import Executor
 from taskharbor.worker.heartbeat import Heartbeat
+from taskharbor.worker.ordinary import make_forks_ordinary
 from taskharbor.worker.planner import Planner
 from taskharbor.worker.pools.asynchronous import AsyncPool
 from taskharbor.worker.pools.process import ProcessPool
@@ -121,7 +121,7 @@ class _Child:
             signal.signal(number, _nothing)
         signal.set_wakeup_fd(self._alarm.fd, warn_on_full_buffer=False)
         faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
-        os.register_at_fork(after_in_child=_be_ordinary)
+        make_forks_ordinary()
 
     def serve(self) -> ExitCode:
         self._pulse.start()
@@ -135,12 +135,3 @@ class _Child:
 
 def _nothing(signum: int, frame: FrameType | None) -> None:
     """A Python handler must exist for the number to be written to the wake-up descriptor."""
-
-
-def _be_ordinary() -> None:
-    """In a process that a task forks (multiprocessing): a SIGTERM to it must end it, and must not
-    be written to our descriptor, which it shares."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
