@@ -16,7 +16,7 @@ from random import Random
 from taskharbor.decision import Lost, decide
 from taskharbor.drivers.base import InspectableDriver, Renewal
 from taskharbor.drivers.registry import connect
-from taskharbor.errors import StoreError, StoreUnavailable
+from taskharbor.errors import ConfigurationError, StoreError, StoreUnavailable
 from taskharbor.ids import new_id
 from taskharbor.lease import Guard, Verdict
 from taskharbor.maintenance.leader import Leader
@@ -89,9 +89,16 @@ class Service:
             self._duties.scheduler.hint()
 
     def connect(self) -> InspectableDriver:
-        """The driver; raises what ``registry.connect`` raises."""
+        """The driver; raises what ``registry.connect`` raises, and ConfigurationError for a store
+        that other processes can't see: each child would wait on one of its own."""
         if self.driver is None:
-            self.driver = connect(self._url)
+            driver = connect(self._url)
+            if not driver.capabilities.shared:
+                raise ConfigurationError(
+                    f"{driver.url} lives in one process, so a worker never sees what is enqueued; "
+                    "use sqlite:///taskharbor.db or memory://name"
+                )
+            self.driver = driver
             self._duties = _Duties(
                 leader=Leader(self.driver, self._holder),
                 scheduler=Scheduler(self.driver),

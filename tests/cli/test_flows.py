@@ -22,7 +22,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def environment(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """Processes of a test find their store and this checkout in it."""
     directory = tempfile.mkdtemp(prefix="th-")
-    urls = {"sqlite": f"sqlite:///{directory}/jobs.db", "memory": "memory://flows?linger=1"}
+    urls = {"sqlite": f"sqlite:///{directory}/jobs.db", "memory": "memory://flows?linger=10"}
     yield {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -124,3 +124,11 @@ def test_a_worker_whose_app_is_broken_says_so(start_worker: StartWorker, tmp_pat
     worker = start_worker("-A", "broken")
     assert worker.wait(20) == 78
     assert "ZeroDivisionError" in (tmp_path / "worker.log").read_text()
+
+
+def test_a_worker_on_a_store_of_one_process_says_so(
+    start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = start_worker("--url", "memory://")
+    assert worker.wait(20) == 78
+    assert "lives in one process" in (tmp_path / "worker.log").read_text()

@@ -73,6 +73,8 @@ class Server:
 
     def _end(self) -> bool:
         """Take the socket away, unless a client is just coming in; whether it is gone."""
+        if not self._place.lock_path.parent.exists():
+            return True  # somebody removed the directory: no client will ever find us
         with self._place.locked():
             # Who connects from here on is refused, finds the lock taken, and then no socket.
             self._listener.settimeout(0)

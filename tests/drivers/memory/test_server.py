@@ -180,6 +180,15 @@ def test_a_server_with_a_client_does_not_end(driver: InspectableDriver) -> None:
     assert job_ids(driver) == {"a"}
 
 
+def test_a_server_whose_directory_was_removed_ends(
+    runtime: Path, driver: InspectableDriver
+) -> None:
+    pid = server_pid()
+    shutil.rmtree(runtime / "taskharbor")
+    driver.close()
+    wait_until(lambda: not _alive(pid), what="the server's end")
+
+
 def test_a_stale_socket_file_is_replaced(driver: InspectableDriver) -> None:
     put(driver, "a")
     kill_server()
