@@ -15,7 +15,7 @@ from taskharbor.cli.target import open_store
 from taskharbor.states import State
 
 if TYPE_CHECKING:
-    from taskharbor.drivers.base import JobFilter, Page
+    from taskharbor.drivers.base import InspectableDriver, Job, JobFilter
 
 _STATES = [str(state) for state in State]
 
@@ -62,13 +62,27 @@ def show_page(
     from taskharbor.cli import views
 
     with open_store(url, app_path) as driver:
-        page: Page = driver.list_jobs(where, cursor=cursor, limit=limit)
+        jobs, cursor = _whole_page(driver, where, cursor, limit)
     if as_json:
-        print_json({"jobs": [views.brief(job) for job in page.jobs], "cursor": page.cursor})
+        print_json({"jobs": [views.brief(job) for job in jobs], "cursor": cursor})
         return
-    views.print_jobs(page.jobs)
-    if page.cursor is not None:
-        click.echo(f"\nMore: the same command with --cursor {page.cursor}", err=True)
+    views.print_jobs(jobs)
+    if cursor is not None:
+        click.echo(f"\nMore: the same command with --cursor {cursor}", err=True)
+
+
+def _whole_page(
+    driver: InspectableDriver, where: JobFilter, cursor: str | None, limit: int
+) -> tuple[list[Job], str | None]:
+    """``limit`` jobs if there are as many, and where it goes on: one call of a store may look at
+    many jobs and find few."""
+    jobs: list[Job] = []
+    while True:
+        page = driver.list_jobs(where, cursor=cursor, limit=limit - len(jobs))
+        jobs += page.jobs
+        cursor = page.cursor
+        if cursor is None or len(jobs) >= limit:
+            return jobs, cursor
 
 
 @click.command()

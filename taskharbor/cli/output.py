@@ -18,16 +18,16 @@ JSON_ASKED = "taskharbor.json"
 
 
 def print_json(value: Any) -> None:
-    """One JSON document; on a terminal indented."""
-    indent = 2 if sys.stdout.isatty() else None
-    click.echo(json.dumps(value, ensure_ascii=False, indent=indent))
+    """One JSON document, in ASCII: any bytes of an id that was asked for can be said again. On a
+    terminal indented."""
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def print_error(ctx: click.Context, error: TaskHarborError) -> None:
     """On standard error: ``Error: …``, or with ``--json`` an object."""
     if ctx.find_root().meta.get(JSON_ASKED):
         shape = {"error": {"type": type(error).__name__, "message": str(error)}}
-        click.echo(json.dumps(shape, ensure_ascii=False), err=True)
+        click.echo(json.dumps(shape), err=True)
     else:
         click.echo(f"{click.style('Error:', fg='red')} {error}", err=True)
 

@@ -11,6 +11,7 @@ from taskharbor.cli.exits import Exit
 from taskharbor.cli.options import seconds, store_options
 from taskharbor.cli.output import plain, print_json
 from taskharbor.cli.target import open_store
+from taskharbor.errors import ConfigurationError, DecodeError
 from taskharbor.states import State
 
 if TYPE_CHECKING:
@@ -87,7 +88,14 @@ def _print(job_id: str, outcome: Outcome) -> None:
 
 
 def _value(outcome: Outcome) -> Any:
-    """Raises DecodeError for a value of a class that is not imported here."""
+    """Raises ConfigurationError for a value of a class that is not imported here."""
     from taskharbor import codec
 
-    return None if outcome.result is None else plain(codec.decode(outcome.result))
+    if outcome.result is None:
+        return None
+    try:
+        return plain(codec.decode(outcome.result))
+    except DecodeError as error:
+        raise ConfigurationError(
+            f"the result can't be shown: {error}. With -A APP, the app's classes are known"
+        ) from error

@@ -162,11 +162,18 @@ def print_jobs(jobs: Sequence[Job]) -> None:
 
 def _row(job: Job) -> tuple[object, ...]:
     since = job.finished_at or job.reserved_at or job.due_at
-    error = failure(job.error, whole=False)
-    why = str(job.reason)
-    if error is not None and job.state is not State.SUCCEEDED:
-        why = f"{why}: {error['type']}: {error['message']}".replace("\n", " ")[:60]
+    error = None if job.state is State.SUCCEEDED else _one_line(job.error)
+    why = f"{job.reason}: {error}" if error else job.reason
     return (job.id, job.state, job.task, job.queue, job.attempts, local(since), why)
+
+
+def _one_line(error: bytes | None) -> str | None:
+    """A failure for a table's cell."""
+    shape = failure(error, whole=False)
+    if shape is None:
+        return None
+    text = " ".join(f"{shape['type'] or ''} {shape['message']}".split())
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def print_job(job: Job) -> None:
@@ -199,7 +206,7 @@ def print_job(job: Job) -> None:
             "problems": "\n".join(shape["problems"]) or None,
         }
     )
-    _print_history(shape["history"])
+    _print_history(job.history)
     if shape["error"] is not None:
         click.echo()
         click.secho("Last error", bold=True)
@@ -214,19 +221,19 @@ def _show_call(shape: Shape) -> str | None:
     return text if len(text) <= 500 else f"{text[:500]}… (all with --json)"
 
 
-def _print_history(history: Sequence[Shape]) -> None:
+def _print_history(history: Sequence[Attempt]) -> None:
     if not history:
         return
     click.echo()
     rows = [
         (
-            entry["number"],
-            entry["reason"],
-            f"{entry['seconds']:.3f} s",
-            entry["ended_at"],
-            entry["error"] and f"{entry['error']['type']}: {entry['error']['message']}"[:60],
+            attempt.number,
+            attempt.reason,
+            f"{attempt.ended_at - attempt.started_at:.3f} s",
+            local(attempt.ended_at),
+            _one_line(attempt.error),
         )
-        for entry in history
+        for attempt in history
     ]
     print_table(("ATTEMPT", "ENDED", "TOOK", "AT", "ERROR"), rows)
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from taskharbor.lease import Reservation
 from taskharbor.settlement import Settlement
 
 Run = Callable[..., Result]
+
+
+class Shape(Enum):
+    """A class that only an app would know."""
+
+    ROUND = "round"
 
 
 @pytest.fixture

@@ -78,7 +78,9 @@ def test_an_attempt_is_open_until_it_ends_in_whatever_way(table: Table) -> None:
         raise ConnectionError
     killed = Running(2, "b", 101)
     with table.attempt(*killed[:2], 1, killed.pid):  # as long as the test looks
-        assert table.running() == killed
+        assert table.half_done() is None
+        table.write([ORDER], fence=2)
+        assert table.half_done() == killed
         assert (table.interrupted(1), table.interrupted(2)) == (False, True)
         assert table.next_start(killed) is None
         with table.attempt(3, "b", 1, 102):

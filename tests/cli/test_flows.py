@@ -104,6 +104,16 @@ def test_cancelling_a_running_job(taskharbor: Command, start_worker: StartWorker
     assert float(str(shown()["result"])) < 25
 
 
+def test_ctrl_c_while_waiting(environment: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "taskharbor", "enqueue", "taskharbor.echo", "--wait", "60"]
+    waiting = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline()  # the job's id: now it waits
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(20) == 130
+    waiting.stdout.close()
+
+
 def test_an_app_from_the_current_directory(
     taskharbor: Command, start_worker: StartWorker, tmp_path: Path
 ) -> None:

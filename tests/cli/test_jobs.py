@@ -65,6 +65,24 @@ def test_list_pages_through_what_matches(driver: InspectableDriver, run_json: Ru
     assert [job["id"] for job in mail["jobs"]] == ["job-3", "job-1"]
 
 
+def test_list_fills_its_page_though_the_store_stops_early(
+    driver: InspectableDriver, run_json: RunJson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from taskharbor.drivers.memory import MemoryDriver
+
+    for number in range(5):
+        put(driver, f"job-{number}")
+    whole = MemoryDriver.list_jobs
+
+    def one_at_a_time(self: Any, where: Any, *, cursor: str | None = None, limit: int) -> Any:
+        return whole(self, where, cursor=cursor, limit=1)
+
+    monkeypatch.setattr(MemoryDriver, "list_jobs", one_at_a_time)
+    page = run_json("list", "--limit", "3")
+    assert [job["id"] for job in page["jobs"]] == ["job-4", "job-3", "job-2"]
+    assert len(run_json("list", "--cursor", page["cursor"])["jobs"]) == 2
+
+
 def test_list_for_people(driver: InspectableDriver, run: Run) -> None:
     assert run("list").stdout == "No jobs.\n"
     put(driver, "a")
@@ -142,6 +160,24 @@ def test_result_prints_the_value(driver: InspectableDriver, run: Run, run_json: 
         "result_stored": True,
         "error": None,
     }
+
+
+def test_a_result_of_an_unknown_class_asks_for_the_app(
+    driver: InspectableDriver, run: Run, run_json: RunJson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.cli import conftest
+
+    succeed(driver, "a", conftest.Shape.ROUND)
+    monkeypatch.delattr(conftest, "Shape")
+    assert "With -A APP" in run("result", "a", code=78).stderr
+    shown = run_json("inspect", "a")
+    assert (shown["result"], shown["result_stored"]) == (None, True)
+    assert "Shape" in shown["problems"][0]
+
+
+def test_any_bytes_may_be_asked_for(run_json: RunJson) -> None:
+    answer = run_json("cancel", "\udcff\n", "€", code=3)
+    assert [job["id"] for job in answer["jobs"]] == ["\udcff\n", "€"]
 
 
 def test_result_of_a_dead_job_is_its_error(driver: InspectableDriver, run: Run) -> None:

@@ -134,6 +134,7 @@ def _print_what_is_left(summary: Summary) -> None:
     click.echo(f"  export TASKHARBOR_URL={shlex.quote(summary.url)}")
     click.echo("  taskharbor list")
     if summary.interrupted_job is not None:
-        click.echo(f"  taskharbor inspect {summary.interrupted_job}   # the one that was killed")
+        app = "-A taskharbor.cli.demo.tasks"
+        click.echo(f"  taskharbor inspect {summary.interrupted_job} {app}   # what was killed")
     click.echo("  taskharbor queues")
     click.echo(f"  rm -r {shlex.quote(summary.directory)}   # when you are done")

@@ -178,7 +178,7 @@ def _watch(
 
 
 def _kill_one(table: Table, crash: Crash) -> None:
-    victim = table.running()
+    victim = table.half_done()
     if victim is None or crash.kills >= MOST_KILLS:
         return
     try:

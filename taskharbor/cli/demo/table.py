@@ -74,10 +74,11 @@ class Table:
         )
         return checksum(Order(*row) for row in rows)
 
-    def running(self) -> Running | None:
-        """The attempt that began last, of those that run."""
+    def half_done(self) -> Running | None:
+        """An attempt that runs and has written some of its rows."""
         row = self._connection.execute(
-            "SELECT fence, job_id, pid FROM attempts WHERE ended_at IS NULL ORDER BY fence DESC"
+            "SELECT fence, job_id, pid FROM attempts WHERE ended_at IS NULL"
+            " AND fence IN (SELECT fence FROM orders) ORDER BY fence DESC"
         ).fetchone()
         return row and Running(*row)
 

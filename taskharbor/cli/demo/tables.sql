@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS orders (
     cents        INTEGER NOT NULL,
     fence        INTEGER NOT NULL,
     writes       INTEGER NOT NULL DEFAULT 1
-) STRICT;
+);
 
 CREATE TABLE IF NOT EXISTS attempts (
     fence      INTEGER PRIMARY KEY,
@@ -17,4 +17,4 @@ CREATE TABLE IF NOT EXISTS attempts (
     pid        INTEGER NOT NULL,
     started_at REAL    NOT NULL,
     ended_at   REAL
-) STRICT;
+);
