@@ -144,9 +144,7 @@ class RedisDriver:
 
     def wait(self, queues: Sequence[str], seconds: float) -> None:
         channels = [f"{self._prefix}w:{queue}" for queue in queues]
-        with self._redis.pubsub(  # type: ignore[no-untyped-call]
-            ignore_subscribe_messages=True
-        ) as pubsub:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             deadline = time.monotonic() + seconds
             if channels:
                 pubsub.subscribe(*channels)
@@ -173,9 +171,7 @@ class RedisDriver:
 
     def wait_results(self, job_ids: Sequence[str], seconds: float) -> list[Outcome | None]:
         channels = [wire.channel(f"{self._prefix}d:{job_id}") for job_id in job_ids]
-        with self._redis.pubsub(  # type: ignore[no-untyped-call]
-            ignore_subscribe_messages=True
-        ) as pubsub:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             if channels:
                 pubsub.subscribe(*channels)
             deadline = time.monotonic() + seconds
