@@ -40,11 +40,13 @@ def connect(url: str, *, clock: Clock | None = None) -> InspectableDriver:
     Raises UnknownDriver for a scheme nobody registered, ConfigurationError for a URL the driver
     can't use, and the driver's StoreErrors when it can't reach or open the store.
     """
+    return find(url)(url, clock=clock)
+
+
+def find(url: str) -> Connect:
+    """The ``connect`` of the driver for ``url``, its module imported. Raises UnknownDriver and
+    ConfigurationError like ``connect``; opens nothing."""
     scheme = urlsplit(url).scheme.lower()
-    return _find(scheme, url)(url, clock=clock)
-
-
-def _find(scheme: str, url: str) -> Connect:
     module = _OURS.get(scheme)
     if module is not None:
         return _import_ours(module)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from taskharbor.drivers.base import Driver, Promoted
 
-LONGEST_SLEEP_SECONDS = 0.5
-"""A job scheduled meanwhile to be due earlier is found by then even if no hint comes."""
+LONGEST_SLEEP_SECONDS = 0.1
+"""How late a job may be that was scheduled meanwhile to be due earlier than the next one known:
+stores give no hint of those."""
 HINT_SECONDS = 0.005
 """Hints that come faster than this are answered together: each look may cost a write."""
 PAGE = 1000

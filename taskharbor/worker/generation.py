@@ -30,6 +30,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from taskharbor.drivers.registry import find
 from taskharbor.errors import ConfigurationError
 from taskharbor.loader import load_app
 from taskharbor.worker.channel import Channel, Frame, await_start
@@ -80,6 +81,7 @@ class Generation:
         sockets_before = _open_sockets()
         try:
             self._app = app = self._load_app()
+            find(app.url)  # what every child would import is imported once
             # Connections never cross a fork.
             app.close()
         except ConfigurationError as error:
