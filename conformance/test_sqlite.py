@@ -1,11 +1,33 @@
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from taskharbor.conformance import Conformance, Durable, Harness, Migrates, Shared
+from taskharbor.conformance import (
+    Conformance,
+    Durable,
+    Harness,
+    Migrates,
+    Shared,
+    Transactional,
+)
 
 
-class TestSQLite(Conformance, Shared, Durable, Migrates):
+class SQLiteHarness(Harness):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"sqlite:///{path}")
+        self._path = path
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._path)) as connection, connection:
+            connection.execute("BEGIN")
+            yield connection
+
+
+class TestSQLite(Conformance, Shared, Durable, Transactional, Migrates):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
-        return Harness(f"sqlite:///{tmp_path}/jobs.db")
+        return SQLiteHarness(tmp_path / "jobs.db")

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskharbor.drivers.sqlite import faults, schema
 from taskharbor.drivers.sqlite.address import Address
@@ -28,11 +28,13 @@ CHECKPOINT_PAGES = 4000
 pages, because a checkpoint writes each changed page once, however often it changed."""
 LOG_LIMIT_BYTES = 64 << 20
 """What is left of the log's file after a rush."""
-FORK_PATIENCE_SECONDS = 2.0
+FORK_PATIENCE = 2.0
+"""Seconds that a fork waits for a thread in the midst of a call."""
+CLOSE_PATIENCE = 5.0
 
 _live: weakref.WeakSet[Connections] = weakref.WeakSet()
 _refused: set[str] = set()
-_parked: list[Slot] = []
+_forking: list[Connections] = []
 
 
 class _FileId(NamedTuple):
@@ -43,28 +45,54 @@ class _FileId(NamedTuple):
 
 
 class Slot:
-    """What one thread has: a connection and an ear for rings, while it needs them. ``lock`` is
-    held during every use of the connection. ``seen`` is the last change counter it looked at."""
+    """What one thread has: a connection and an ear for rings, while it needs them.
 
-    __slots__ = ("__weakref__", "connection", "file", "lock", "seen", "watch")
+    ``lock`` is held during every use of the connection, ``active`` is true during a transaction,
+    ``seen`` is the last change counter it looked at.
+    """
+
+    __slots__ = ("active", "connection", "file", "lock", "seen", "watch")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.active = False
         self.connection: sqlite3.Connection | None = None
         self.file: _FileId | None = None
         self.watch: Watch | None = None
         self.seen = 0
 
     def close(self) -> None:
-        with self.lock:
-            if self.connection is not None:
-                self.connection.close()
-                self.connection = None
-                self.seen = 0
+        """With the lock held."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+            self.seen = 0
 
     def __del__(self) -> None:
-        # The thread has ended, and with it its thread-local values.
+        # A driver that nobody closed.
         self.close()
+
+
+class _Owner:
+    """Stands in a thread's local values, so it goes when the thread ends; the slot goes with it.
+
+    The slot itself is held by ``slots`` as well: a fork must find it while it is being closed.
+    """
+
+    __slots__ = ("_guard", "_slots", "slot")
+
+    def __init__(self, slots: set[Slot], guard: threading.RLock) -> None:
+        self.slot = Slot()
+        self._slots = slots
+        self._guard = guard
+        with guard:
+            slots.add(self.slot)
+
+    def __del__(self) -> None:
+        with self.slot.lock:
+            self.slot.close()
+        with self._guard:
+            self._slots.discard(self.slot)
 
 
 class Connections:
@@ -73,8 +101,10 @@ class Connections:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._mine = threading.local()
-        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
-        self._guard = threading.Lock()
+        self._slots: set[Slot] = set()
+        # Reentrant, as the slots' locks are: a garbage collection may end an owner anywhere.
+        self._guard = threading.RLock()
+        self._held: list[Slot] = []
         self._closed = False
         _live.add(self)
 
@@ -84,27 +114,23 @@ class Connections:
 
     def slot(self) -> Slot:
         """This thread's slot."""
-        slot: Slot | None = getattr(self._mine, "slot", None)
-        if slot is None:
-            slot = self._mine.slot = Slot()
-            with self._guard:
-                self._slots.add(slot)
+        try:
+            slot: Slot = self._mine.owner.slot
+        except AttributeError:
+            self._mine.owner = _Owner(self._slots, self._guard)
+            slot = self._mine.owner.slot
         return slot
 
     def ready(self, slot: Slot) -> sqlite3.Connection:
         """The slot's connection, opened if there is none, or if the file has been replaced.
 
-        Call it with the slot's lock held. Raises sqlite3.Error, and what ``driver`` promises.
+        Call it with the slot's lock held. Raises sqlite3.Error, and what ``connect`` promises.
         """
-        if slot.connection is not None and not slot.connection.in_transaction:
+        if slot.connection is not None:
             if slot.file == _identify(self.address.path):
                 return slot.connection
             slot.close()
             slot.watch = None
-        elif slot.connection is not None:
-            # An exception from a signal handler hit between our BEGIN and our cleaning up.
-            slot.connection.execute("ROLLBACK")
-            return slot.connection
         return self._open(slot)
 
     def _open(self, slot: Slot) -> sqlite3.Connection:
@@ -139,32 +165,45 @@ class Connections:
         return bool(counter != before)
 
     def close(self) -> None:
-        """Waits for calls that other threads are in."""
+        """Waits a moment for calls that other threads are in; theirs are closed when they end."""
         self._closed = True
-        for slot in self._all():
-            slot.close()
-
-    def _all(self) -> list[Slot]:
         with self._guard:
-            return list(self._slots)
-
-    def before_fork(self) -> None:
-        for slot in self._all():
-            if slot.lock.acquire(timeout=FORK_PATIENCE_SECONDS):
+            slots = list(self._slots)
+        for slot in slots:
+            if slot.lock.acquire(timeout=CLOSE_PATIENCE):
                 try:
-                    if slot.connection is not None and not slot.connection.in_transaction:
-                        slot.close()
+                    slot.close()
                 finally:
                     slot.lock.release()
 
+    # --- around a fork: only the forking thread runs, and no thread may open a connection -------
+
+    def before_fork(self) -> None:
+        """Close what is idle, and keep the locks until the fork is over."""
+        self._guard.acquire()
+        slots = list(self._slots)
+        self._held = [slot for slot in slots if slot.lock.acquire(timeout=FORK_PATIENCE)]
+        for slot in self._held:
+            if not slot.active:
+                slot.close()
+
+    def after_fork_in_parent(self) -> None:
+        held, self._held = self._held, []
+        for slot in held:
+            slot.lock.release()
+        self._guard.release()
+
     def after_fork_in_child(self) -> None:
-        self._guard = threading.Lock()
-        for slot in self._all():
+        """Forget the parent's slots. One that is still open poisons the file for this process."""
+        self._guard = threading.RLock()
+        self._held = []
+        for slot in self._slots:
+            slot.lock = threading.RLock()  # a thread that is no more may have held the old one
             if slot.connection is not None:
                 _refused.add(self.address.path)
                 _park(slot)
         self._mine = threading.local()
-        self._slots = weakref.WeakSet()
+        self._slots = set()
 
 
 def open_connection(address: Address) -> sqlite3.Connection:
@@ -191,20 +230,23 @@ def open_connection(address: Address) -> sqlite3.Connection:
 
 
 def _set_up(connection: sqlite3.Connection, address: Address) -> None:
+    # Whatever looks at the file may find it locked, by who makes it, or who recovers it after a
+    # crash; SQLite's own busy handler is not asked in all of these places.
     patience = Patience(address.busy_timeout)
-    # Changing to WAL, and the first look at a file whose last user crashed, take the file's lock
-    # for a moment; SQLite's own busy handler is not asked there.
-    mode = patience.retry(lambda: connection.execute("PRAGMA journal_mode").fetchone()[0])
-    if mode != "wal":
-        patience.retry(lambda: connection.execute("PRAGMA journal_mode = wal").fetchone())
-    for pragma in (
-        f"synchronous = {address.synchronous}",
-        f"cache_size = -{PAGE_CACHE_KIB}",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
-        f"journal_size_limit = {LOG_LIMIT_BYTES}",
-        "temp_store = memory",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+
+    def pragma(text: str) -> Any:
+        row = patience.retry(lambda: connection.execute(f"PRAGMA {text}").fetchone())
+        return None if row is None else row[0]
+
+    if pragma("journal_mode") != "wal":
+        # Only a file without tables takes this: it lets `prune` give room back to the disk.
+        pragma("auto_vacuum = incremental")
+        pragma("journal_mode = wal")
+    pragma(f"synchronous = {address.synchronous}")
+    pragma(f"cache_size = -{PAGE_CACHE_KIB}")
+    pragma(f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    pragma(f"journal_size_limit = {LOG_LIMIT_BYTES}")
+    pragma("temp_store = memory")
 
 
 def _identify(path: str) -> _FileId | None:
@@ -222,18 +264,28 @@ def _park(slot: Slot) -> None:
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(slot.connection))
     slot.connection = None
-    slot.lock = threading.RLock()
-    _parked.append(slot)
 
 
 def _before_fork() -> None:
-    for connections in list(_live):
+    _forking.extend(_live)
+    for connections in _forking:
         connections.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for connections in _forking:
+        connections.after_fork_in_parent()
+    _forking.clear()
 
 
 def _after_fork_in_child() -> None:
     for connections in list(_live):
         connections.after_fork_in_child()
+    _forking.clear()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

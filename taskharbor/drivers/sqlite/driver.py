@@ -35,8 +35,8 @@ from taskharbor.drivers.sqlite import (
 )
 from taskharbor.drivers.sqlite.address import Address
 from taskharbor.drivers.sqlite.enqueue import enqueue
+from taskharbor.drivers.sqlite.joining import enqueue_joined
 from taskharbor.drivers.sqlite.transaction import Store
-from taskharbor.errors import ConfigurationError
 from taskharbor.ids import new_id
 from taskharbor.lease import Reservation, check_lease_seconds
 from taskharbor.message import Message
@@ -51,7 +51,9 @@ class SQLiteDriver:
     call done or not done: its transaction.
     """
 
-    capabilities = Capabilities(shared=True, durable=True, migrates=True)
+    capabilities = Capabilities(
+        shared=True, durable=True, transactional_enqueue=True, migrates=True
+    )
 
     def __init__(self, address: Address, clock: Clock | None = None) -> None:
         self.url = address.url
@@ -63,13 +65,10 @@ class SQLiteDriver:
         return new_id()
 
     def enqueue(self, batch: Sequence[Message], *, connection: Any = None) -> list[Enqueued]:
-        if connection is not None:
-            raise ConfigurationError(
-                "the SQLite driver can't join another connection's transaction; leave out "
-                "connection=, or use Postgres"
-            )
         if not batch:
             return []
+        if connection is not None:
+            return enqueue_joined(self._store, batch, connection)
         with self._store.writing(new_jobs=len(batch)) as tx:
             return enqueue(tx, batch)
 

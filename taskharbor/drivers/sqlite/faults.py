@@ -25,6 +25,11 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 def translate(error: sqlite3.Error, path: str) -> TaskHarborError:
     """The error to raise ``from`` this one. ``path``: the database file."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY_SNAPSHOT:
+        return StoreUnavailable(
+            f"{path} was changed by others since this transaction first read it, so it can't "
+            "write; roll it back, and begin such transactions with BEGIN IMMEDIATE"
+        )
     match _code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreUnavailable(

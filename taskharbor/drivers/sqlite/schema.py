@@ -61,6 +61,15 @@ def check(found: int, path: str) -> int:
     return found
 
 
+def require(found: int, path: str) -> None:
+    """For a file that was migrated when it was opened: others may have migrated it since."""
+    if check(found, path) != VERSION:
+        raise SchemaMismatch(
+            f"{path} went back to schema version {found}, this TaskHarbor needs {VERSION}; start "
+            "this process anew"
+        )
+
+
 def check_library() -> None:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StoreError(

@@ -10,6 +10,11 @@ from taskharbor.states import Reason
 
 _SQL = load("time")
 
+SPARE_PAGES = 2000
+"""Empty pages that the file keeps in any case, for what comes next: 8 MB."""
+SHRINK_PAGES = 500
+"""Pages that one prune gives back to the disk at most: moving what is behind them takes time."""
+
 
 def next_due(tx: Tx) -> float | None:
     row = tx.one(_SQL["next_due"])
@@ -47,4 +52,14 @@ def prune(tx: Tx, limit: int) -> int:
             pruned += tx.execute(_SQL[statement], (tx.now, limit - pruned)).rowcount
     if rows:
         tx.wake()
+    _shrink(tx)
     return pruned
+
+
+def _shrink(tx: Tx) -> None:
+    """Give room back to the disk when more than half of the file is empty."""
+    row = tx.one(_SQL["sizes"])
+    assert row is not None
+    pages, empty = row
+    if empty > max(SPARE_PAGES, pages // 2):
+        tx.all(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")

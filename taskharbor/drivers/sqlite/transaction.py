@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from taskharbor.clock import Clock, SystemClock
 from taskharbor.drivers.sqlite import faults, schema
@@ -15,7 +15,7 @@ from taskharbor.drivers.sqlite.connections import Connections, Slot
 from taskharbor.drivers.sqlite.patience import Patience
 from taskharbor.drivers.sqlite.queries import load
 from taskharbor.drivers.sqlite.wake import ring
-from taskharbor.errors import SchemaMismatch
+from taskharbor.errors import StoreError
 from taskharbor.states import State
 
 _SQL = load("transaction")
@@ -26,13 +26,21 @@ _COUNT = _SQL["count"]
 Row = tuple[Any, ...]
 
 
+class Executes(Protocol):
+    """A connection, as far as a step uses it."""
+
+    def execute(self, statement: str, arguments: Sequence[Any] = (), /) -> sqlite3.Cursor: ...
+
+    def executemany(self, statement: str, rows: Sequence[Sequence[Any]], /) -> sqlite3.Cursor: ...
+
+
 class Tx:
     """What a step works with. ``now`` is the store's time, ``last_seq`` the last number given to a
     job, with those that this transaction asked for."""
 
     __slots__ = ("counts", "execute", "executemany", "last_seq", "now", "wakes")
 
-    def __init__(self, connection: sqlite3.Connection, now: float, last_seq: int) -> None:
+    def __init__(self, connection: Executes, now: float, last_seq: int) -> None:
         self.execute = connection.execute
         self.executemany = connection.executemany
         self.now = now
@@ -51,6 +59,12 @@ class Tx:
         key = (queue, str(state))
         self.counts[key] = self.counts.get(key, 0) + difference
 
+    def write_counts(self) -> None:
+        """The last thing a step does."""
+        changes = [(*key, jobs) for key, jobs in self.counts.items() if jobs]
+        if changes:
+            self.executemany(_COUNT, changes)
+
     def wake(self) -> None:
         """Something happened that others wait for: tell them, once it is committed."""
         self.wakes = True
@@ -63,6 +77,17 @@ class Store:
         self.address = address
         self.connections = Connections(address)
         self.wall: Callable[[], float] = (clock or SystemClock()).now
+
+    def adopt(self, connection: Executes, *, new_jobs: int) -> Tx:
+        """The beginning of a step in a transaction that somebody else opened and will end."""
+        row = connection.execute(_BEGIN_WRITE, (self.wall(), new_jobs)).fetchone()
+        now, found, last_seq = row
+        schema.require(found, self.address.path)
+        return Tx(connection, now, last_seq)
+
+    def ring(self) -> None:
+        """Wake all who wait on the file."""
+        ring(self.address.path)
 
     def writing(self, *, new_jobs: int = 0) -> Writing:
         return Writing(self, new_jobs)
@@ -85,23 +110,31 @@ class Store:
 class _Transaction:
     """A context manager of its own class: a generator's costs twice as much on the hot path."""
 
-    __slots__ = ("_connection", "_slot", "_store", "_tx")
+    __slots__ = ("_connection", "_open", "_slot", "_store")
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._slot: Slot = store.connections.slot()
+        self._open = False
 
     def __enter__(self) -> Tx:
-        self._slot.lock.acquire()
+        slot, store = self._slot, self._store
+        slot.lock.acquire()
+        if slot.active:
+            slot.lock.release()
+            raise StoreError(
+                "the SQLite driver was called in the midst of another call by the same thread, "
+                "from a signal handler or a finalizer; do that work in another thread"
+            )
+        slot.active = self._open = True
         try:
-            self._connection = self._store.connections.ready(self._slot)
-            self._tx = self._begin(self._connection)
+            self._connection = store.connections.ready(slot)
+            return self._begin(self._connection)
         except BaseException as error:
             self._give_up()
             if isinstance(error, sqlite3.Error):
-                raise faults.translate(error, self._store.address.path) from error
+                raise faults.translate(error, store.address.path) from error
             raise
-        return self._tx
 
     def _begin(self, connection: sqlite3.Connection) -> Tx:
         raise NotImplementedError
@@ -123,7 +156,7 @@ class _Transaction:
                 if isinstance(failure, sqlite3.Error):
                     raise faults.translate(failure, self._store.address.path) from failure
                 raise
-            self._slot.lock.release()
+            self._release()
             return
         self._give_up()
         if isinstance(error, sqlite3.Error):
@@ -131,29 +164,31 @@ class _Transaction:
 
     def _give_up(self) -> None:
         """Leave nothing of the transaction, and the connection usable."""
+        slot = self._slot
         try:
-            connection = self._slot.connection
-            if connection is not None and connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if slot.connection is not None and slot.connection.in_transaction:
+                slot.connection.execute("ROLLBACK")
         except sqlite3.Error:
             # The file is in trouble (the error on its way says which): start afresh next time.
-            self._slot.close()
+            slot.close()
         finally:
-            self._slot.lock.release()
+            self._release()
 
-    def _checked(self, found: int) -> None:
-        if found != schema.VERSION:
-            schema.check(found, self._store.address.path)
-            raise SchemaMismatch(
-                f"{self._store.address.path} has schema version {found}, this TaskHarbor needs "
-                f"{schema.VERSION}; run: taskharbor migrate"
-            )
+    def _release(self) -> None:
+        self._slot.active = self._open = False
+        self._slot.lock.release()
+
+    def __del__(self) -> None:
+        # A signal handler raised just before the block could begin or end properly. Without this
+        # the write lock of the whole store would stay taken.
+        if self._open:
+            self._give_up()
 
 
 class Writing(_Transaction):
     """``with store.writing() as tx``: all of the block, or nothing of it."""
 
-    __slots__ = ("_new_jobs",)
+    __slots__ = ("_new_jobs", "_tx")
 
     def __init__(self, store: Store, new_jobs: int) -> None:
         super().__init__(store)
@@ -167,19 +202,15 @@ class Writing(_Transaction):
                 raise
             patience = Patience(self._store.address.busy_timeout)
             patience.retry(lambda: connection.execute("BEGIN IMMEDIATE"))
-        row = connection.execute(_BEGIN_WRITE, (self._store.wall(), self._new_jobs)).fetchone()
-        now, found, last_seq = row
-        self._checked(found)
-        return Tx(connection, now, last_seq)
+        self._tx = self._store.adopt(connection, new_jobs=self._new_jobs)
+        return self._tx
 
     def _finish(self) -> None:
         tx = self._tx
-        if tx.counts:
-            changes = [(*key, jobs) for key, jobs in tx.counts.items() if jobs]
-            tx.executemany(_COUNT, changes)
+        tx.write_counts()
         self._connection.execute("COMMIT")
         if tx.wakes:
-            ring(self._store.address.path)
+            self._store.ring()
 
 
 class Reading(_Transaction):
@@ -193,7 +224,7 @@ class Reading(_Transaction):
         patience = Patience(self._store.address.busy_timeout)
         row = patience.retry(lambda: connection.execute(_BEGIN_READ, (wall,)).fetchone())
         now, found = row
-        self._checked(found)
+        schema.require(found, self._store.address.path)
         return Tx(connection, now, 0)
 
     def _finish(self) -> None:

@@ -1,6 +1,6 @@
 """Waiting without a busy loop: for jobs, for results.
 
-A waiter looks, listens, looks again. It listens before it looks for the first time, so nothing
+A waiter listens, looks, listens again. It listens before it looks for the first time, so nothing
 can happen between the two that it never hears of.
 """
 
@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from taskharbor.drivers.base import Outcome
 from taskharbor.drivers.sqlite import faults, inspector, reserve
 from taskharbor.drivers.sqlite.transaction import Store
+from taskharbor.errors import StoreUnavailable
 
+LOOK_SECONDS = 0.1
+"""Between two looks of a waiter that hears nothing: for rings that nobody could send."""
+LOOKS_AFTER_RING = (0.005, 0.02, 0.05)
+"""The looks after a ring with nothing behind it: an enqueue that joined its caller's transaction
+rings before the caller commits."""
 QUIET_FIRST_SECONDS = 0.001
 QUIET_LONGEST_SECONDS = 0.016
 """After a ring that was for others, a waiter is deaf for a moment: on a busy store there are
@@ -52,18 +58,26 @@ def _listen(store: Store, deadline: float, is_there: Callable[[], bool]) -> None
     """Until ``is_there`` says so after a ring or a commit, the time is over, or the driver is
     closed."""
     watch = store.connections.watch()
+    looks: Iterator[float] = iter(())
     quiet = QUIET_FIRST_SECONDS
-    while (left := deadline - time.monotonic()) > 0:
-        if not watch.wait(left) and not _changed(store):
+    while (left := deadline - time.monotonic()) > 0 and not store.connections.closed:
+        rang = watch.wait(min(left, next(looks, LOOK_SECONDS)))
+        if not rang and not _changed(store):
             continue
         if is_there():
             return
-        time.sleep(min(quiet, left))
-        quiet = min(quiet * 2, QUIET_LONGEST_SECONDS)
+        if rang:
+            looks = iter(LOOKS_AFTER_RING)
+            time.sleep(min(quiet, left))
+            quiet = min(quiet * 2, QUIET_LONGEST_SECONDS)
 
 
 def _changed(store: Store) -> bool:
     try:
         return store.connections.changed()
+    except StoreUnavailable:
+        if store.connections.closed:
+            return False
+        raise
     except sqlite3.Error as error:
         raise faults.translate(error, store.address.path) from error

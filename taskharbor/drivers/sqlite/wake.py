@@ -15,9 +15,6 @@ import select
 import sys
 import time
 
-LOOK_SECONDS = 0.1
-"""Between two looks of a waiter that rings can reach: for rings that got lost, and for commits of
-programs that don't ring."""
 BLIND_LOOK_SECONDS = 0.004
 """Between two looks where there is no inotify."""
 
@@ -47,11 +44,12 @@ class Watch:
             self._poll.register(self._file, select.POLLIN)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it rang. False after ``seconds``, or when it is time for a look."""
+        """Whether it rang within ``seconds``; where nothing can be heard, False much sooner, so
+        that the caller looks."""
         if self._file is None:
             time.sleep(max(0.0, min(seconds, BLIND_LOOK_SECONDS)))
             return False
-        if not self._poll.poll(max(0.0, min(seconds, LOOK_SECONDS)) * 1000):
+        if not self._poll.poll(max(0.0, seconds) * 1000):
             return False
         try:
             os.read(self._file, 4096)

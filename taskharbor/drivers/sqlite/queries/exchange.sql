@@ -5,14 +5,14 @@ SELECT 1 FROM th_retired WHERE holder = ?1;
 SELECT l.fence, l.holder, l.attempt, l.reserved_at, l.expires_at, l.cancel_reason,
     j.seq, j.id, j.queue, j.priority, j.expires_at,
     j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
-FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence IN (SELECT value FROM json_each(?1));
 
 -- plain_leases: fences, now -> fence, id, queue
 -- The valid leases whose jobs, when they succeed, need nothing but their row in th_ended: kept, and
 -- no key to free.
 SELECT l.fence, j.id, j.queue
-FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence IN (SELECT value FROM json_each(?1)) AND l.expires_at > ?2
     AND j.keep_succeeded > 0 AND (j.key IS NULL OR j.key_seconds IS NOT -1);
 
@@ -21,7 +21,7 @@ INSERT INTO th_ended
     (seq, state, reason, finished_at, prune_at, attempts, fence, holder, reserved_at, result)
 SELECT l.seq, 'succeeded', 'succeeded', ?2, ?2 + j.keep_succeeded,
     l.attempt, l.fence, l.holder, l.reserved_at, ?3
-FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence IN (SELECT value FROM json_each(?1));
 
 -- succeed: fence, now, result
@@ -29,7 +29,7 @@ INSERT INTO th_ended
     (seq, state, reason, finished_at, prune_at, attempts, fence, holder, reserved_at, result)
 SELECT l.seq, 'succeeded', 'succeeded', ?2, ?2 + j.keep_succeeded,
     l.attempt, l.fence, l.holder, l.reserved_at, ?3
-FROM th_leases l JOIN th_jobs j ON j.seq = l.seq
+FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence = ?1;
 
 -- leave_leases: fences
@@ -72,7 +72,7 @@ FROM th_ready r LEFT JOIN th_carried c ON c.seq = r.seq
 WHERE r.queue = ?1 ORDER BY r.rank, r.seq LIMIT ?2;
 
 -- place: fence -> where its job stood in line: rank, seq
-SELECT -j.priority, j.seq FROM th_leases l JOIN th_jobs j ON j.seq = l.seq WHERE l.fence = ?1;
+SELECT -j.priority, j.seq FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq WHERE l.fence = ?1;
 
 -- leave_ranks: queue, rank
 -- What was leased is the head of the line: all ranks before the last one's, and of that one all

@@ -15,6 +15,9 @@ SELECT e.state, j.seq, j.id, j.queue, j.priority, j.expires_at,
 FROM (SELECT seq, state FROM th_ended WHERE prune_at <= ?1 ORDER BY prune_at LIMIT ?2) e
 CROSS JOIN th_jobs j ON j.seq = e.seq;
 
+-- sizes: -> pages of the file, those of them that are empty
+SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count;
+
 -- prune_tombstones: now, how many
 DELETE FROM th_tombstones WHERE id IN (
     SELECT id FROM th_tombstones WHERE prune_at <= ?1 ORDER BY prune_at LIMIT ?2
