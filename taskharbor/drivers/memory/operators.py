@@ -86,14 +86,13 @@ class Store(JobStore):
             return RequeueVerdict.WRONG_STATE
         if queue not in (None, record.message.queue):
             return RequeueVerdict.WRONG_QUEUE
-        owner = self._key_owner(now, record.message)
-        if owner is not None and owner is not record:
+        if self._keys.owner(now, record.message) not in (None, job_id):
             return RequeueVerdict.KEY_HELD
         return RequeueVerdict.REQUEUED
 
     def _requeue(self, now: float, record: Record, due_at: float, reset_attempts: bool) -> None:
         self._jobs.take(record)
-        self._take_key(record)
+        self._keys.take(record)
         record.reason = Reason.OPERATOR
         record.due_at = due_at
         record.result = None

@@ -28,8 +28,8 @@ class Shelves:
         self._held: dict[str, dict[str, Record]] = {}
         self._groups: dict[tuple[str, State], dict[int, Record]] = {}
 
-    def get(self, job_id: str) -> Record | None:
-        return self._records.get(job_id)
+    def get(self, job_id: str | None) -> Record | None:
+        return self._records.get(job_id) if job_id is not None else None
 
     def __getitem__(self, job_id: str) -> Record:
         return self._records[job_id]

@@ -25,9 +25,11 @@ from taskharbor.drivers.base import (
     Term,
     Want,
 )
+from taskharbor.drivers.memory.keys import Keys
 from taskharbor.drivers.memory.record import Record
 from taskharbor.drivers.memory.shelves import Shelves
 from taskharbor.drivers.memory.timeline import Timeline
+from taskharbor.drivers.memory.tombstones import Tombstones
 from taskharbor.drivers.memory.waiters import Waiters
 from taskharbor.lease import Reservation, Verdict, check_lease_seconds, judge
 from taskharbor.message import Message
@@ -47,9 +49,8 @@ class JobStore:
         self._waiters = Waiters()
         self._orders = count(1)
         self._fences = count(first_fence)
-        self._keys: dict[tuple[str, str], str] = {}
-        self._tombstones: dict[str, tuple[int, float]] = {}
-        self._tombstone_ends: Timeline[float] = Timeline()
+        self._keys = Keys()
+        self._tombstones = Tombstones()
         self._retired: Timeline[float] = Timeline()
         self._terms: dict[str, tuple[str, Term]] = {}
         self._paused: set[str] = set()
@@ -61,7 +62,7 @@ class JobStore:
             return [self._enqueue(now, message) for message in batch]
 
     def _enqueue(self, now: float, message: Message) -> Enqueued:
-        there = self._jobs.get(message.id) or self._key_owner(now, message)
+        there = self._jobs.get(message.id) or self._jobs.get(self._keys.owner(now, message))
         if there is not None:
             return Enqueued(there.id, False, there.message.digest == message.digest)
         due_at = message.due_at(now)
@@ -75,31 +76,10 @@ class JobStore:
             ready_at=now,
             expires_at=message.expiry(now),
         )
-        self._take_key(record)
-        self._tombstones.pop(message.id, None)
-        self._tombstone_ends.discard(message.id)
+        self._keys.take(record)
+        self._tombstones.take(message.id)
         self._line_up(now, record, State.READY if due_at <= now else State.SCHEDULED)
         return Enqueued(message.id, True)
-
-    def _key_owner(self, now: float, message: Message) -> Record | None:
-        """The job that holds the message's idempotency key now."""
-        if message.idempotency_key is None:
-            return None
-        owner = self._keys.get((message.queue, message.idempotency_key))
-        if owner is None:
-            return None
-        record = self._jobs[owner]
-        return None if _key_lapsed(record, now) else record
-
-    def _take_key(self, record: Record) -> None:
-        key = record.message.idempotency_key
-        if key is not None:
-            self._keys[record.message.queue, key] = record.id
-
-    def _drop_key(self, record: Record) -> None:
-        key = record.message.idempotency_key
-        if key is not None and self._keys.get((record.message.queue, key)) == record.id:
-            del self._keys[record.message.queue, key]
 
     def _line_up(self, now: float, record: Record, state: State) -> None:
         """Put a record that is down up as ready or scheduled."""
@@ -128,7 +108,8 @@ class JobStore:
     def _settle(self, now: float, settlement: Settlement) -> Settled:
         record = self._jobs.get(settlement.job_id)
         if record is None:
-            replay = settlement.terminal and self._was_settled_by(now, settlement)
+            ended = self._tombstones.ended_by(settlement.job_id, settlement.fence)
+            replay = settlement.terminal and ended
             return Settled(Verdict.ALREADY if replay else Verdict.NOT_FOUND, None)
         verdict = judge(
             record.state,
@@ -180,21 +161,14 @@ class JobStore:
         record.finished_at = now
         message = record.message
         if message.key_until == "terminal":
-            self._drop_key(record)
+            self._keys.drop(record)
         if getattr(message.retention, state.value) > 0:
             self._jobs.put(record)
         else:
-            self._drop_key(record)
+            self._keys.drop(record)
             if record.settled_fence is not None:
-                until = now + lease_length
-                self._tombstones[record.id] = (record.settled_fence, until)
-                self._tombstone_ends.set(record.id, until)
+                self._tombstones.put(record.id, record.settled_fence, now + lease_length)
         self._waiters.touch(("job", record.id))
-
-    def _was_settled_by(self, now: float, settlement: Settlement) -> bool:
-        """Whether this very lease ended the job that is gone, not long ago."""
-        fence, until = self._tombstones.get(settlement.job_id, (0, now))
-        return fence == settlement.fence and now < until
 
     def _expire(self, now: float, record: Record) -> None:
         """A waiting job is past its expiry."""
@@ -300,19 +274,17 @@ class JobStore:
             over = self._jobs.finished.until(now, limit)
             for name in over:
                 self._drop(self._jobs[name])
-            tombstones = self._tombstone_ends.until(now, limit - len(over))
-            for name in tombstones:
-                self._tombstone_ends.discard(name)
-                del self._tombstones[name]
-            holders = self._retired.until(now, limit - len(over) - len(tombstones))
-            for name in holders:
-                self._retired.discard(name)
-            return len(over) + len(tombstones) + len(holders)
+            pruned = len(over)
+            pruned += self._tombstones.prune(now, limit - pruned)
+            for holder in self._retired.until(now, limit - pruned):
+                self._retired.discard(holder)
+                pruned += 1
+            return pruned
 
     def _drop(self, record: Record) -> None:
         """Remove a record for good."""
         self._jobs.take(record)
-        self._drop_key(record)
+        self._keys.drop(record)
         self._waiters.touch(("job", record.id))
 
     def lead(self, now: float, name: str, holder: str, seconds: float) -> Term | None:
@@ -383,12 +355,6 @@ class JobStore:
     def _results(self, job_ids: Sequence[str]) -> list[Outcome | None]:
         records = (self._jobs.get(job_id) for job_id in job_ids)
         return [record.outcome() if record else None for record in records]
-
-
-def _key_lapsed(record: Record, now: float) -> bool:
-    """Whether the period for which the job holds its key is over."""
-    until = record.message.key_until
-    return isinstance(until, int | float) and now >= record.enqueued_at + until
 
 
 def _remember_attempt(now: float, record: Record, settlement: Settlement) -> None:
