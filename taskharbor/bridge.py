@@ -1,12 +1,11 @@
 """The synchronous store seen from async code: through a bounded number of threads.
 
-Quick calls (an enqueue) and waits (for a result) have threads of their own, so that many waits
-can't hold up an enqueue. Nothing is started before it is needed.
+Quick calls (an enqueue) and waits (for results) have threads of their own, so that waits can't hold
+up an enqueue. Nothing is started before it is needed.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -17,15 +16,12 @@ if TYPE_CHECKING:
 
     from taskharbor.app import TaskHarbor
     from taskharbor.drivers.base import Outcome
+    from taskharbor.waits import Waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _CALL_THREADS = 8
-_WAIT_THREADS = 8
-_SLICE_SECONDS = 1.0
-"""A wait holds its thread no longer than this, so that more waits than threads take turns, and a
-cancelled one leaves nothing behind for long."""
 
 
 class Bridge:
@@ -33,49 +29,34 @@ class Bridge:
 
     def __init__(self) -> None:
         self._calls: ThreadPoolExecutor | None = None
-        self._waits: ThreadPoolExecutor | None = None
+        self._waits: Waits | None = None
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``function(...)`` in a thread, with the caller's context variables."""
+        import asyncio
+
         if self._calls is None:
-            self._calls = _pool(_CALL_THREADS, "taskharbor-call")
-        return await _run(self._calls, partial(function, *args, **kwargs))
+            from concurrent.futures import ThreadPoolExecutor
 
-    async def wait(self, app: TaskHarbor, job_id: str, seconds: float | None) -> Outcome:
-        """How the job stands when it is over, or after ``seconds``. Raises JobNotFound."""
-        from taskharbor.result import not_found
+            self._calls = ThreadPoolExecutor(_CALL_THREADS, thread_name_prefix="taskharbor-call")
+        call = partial(copy_context().run, partial(function, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._calls, call)
 
+    async def wait(self, app: TaskHarbor, job_id: str, seconds: float | None) -> Outcome | None:
+        """How the job stands when it is over or gone (None), or after ``seconds``."""
         if self._waits is None:
-            self._waits = _pool(_WAIT_THREADS, "taskharbor-wait")
-        ends = None if seconds is None else time.monotonic() + seconds
-        while True:
-            left = _SLICE_SECONDS if ends is None else ends - time.monotonic()
-            look = partial(_look, app, job_id, min(max(left, 0.0), _SLICE_SECONDS))
-            found = await _run(self._waits, look)
-            if found is None:
-                raise not_found(job_id)
-            if found.state.terminal or left <= 0:
-                return found
+            from taskharbor.waits import Waits
+
+            self._waits = Waits(lambda: app.driver)
+        outcome = await self._waits.wait(job_id, seconds)
+        if outcome is not None:
+            return outcome
+        return (await self.call(app.driver.results, (job_id,)))[0]
 
     def close(self) -> None:
-        """Let the threads end. Calls that run now finish first."""
-        for pool in (self._calls, self._waits):
-            if pool is not None:
-                pool.shutdown(wait=False)
+        """Let the threads end. Calls that run now finish first; waits end within a second."""
+        if self._calls is not None:
+            self._calls.shutdown(wait=False)
+        if self._waits is not None:
+            self._waits.close()
         self._calls = self._waits = None
-
-
-def _look(app: TaskHarbor, job_id: str, seconds: float) -> Outcome | None:
-    return app.driver.wait_results((job_id,), seconds)[0]
-
-
-def _pool(threads: int, name: str) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(threads, thread_name_prefix=name)
-
-
-async def _run(pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-    import asyncio
-
-    return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)

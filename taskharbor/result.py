@@ -77,7 +77,10 @@ class AsyncResult(Generic[R]):
 
     async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - get()'s name
         """``get()`` for async code."""
-        return self._value(await self.app.bridge.wait(self.app, self.id, timeout))
+        outcome = await self.app.bridge.wait(self.app, self.id, timeout)
+        if outcome is None:
+            raise not_found(self.id)
+        return self._value(outcome)
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait until the job is over; its state. Raises ResultTimeout and JobNotFound."""
