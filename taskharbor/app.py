@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import (
@@ -18,7 +17,7 @@ from typing import (
     overload,
 )
 
-from taskharbor import defaults
+from taskharbor import apps, defaults
 from taskharbor.backoff import Backoff
 from taskharbor.bridge import Bridge
 from taskharbor.enqueue import batches, enqueue
@@ -28,7 +27,7 @@ from taskharbor.options import OPTION_NAMES, ExceptionTypes, TaskOptions, over
 from taskharbor.result import AsyncResult
 from taskharbor.signals import Signals
 from taskharbor.signature import Signature
-from taskharbor.task import AsyncTask, SyncTask, Task
+from taskharbor.task import AsyncTask, SyncTask, Task, kind_of_task
 
 if TYPE_CHECKING:
     from taskharbor.drivers.base import InspectableDriver
@@ -90,7 +89,7 @@ class TaskHarbor:
         self.bridge = Bridge()
         for each in middleware:
             self.add_middleware(each)
-        _apps.add(self)
+        apps.register(self)
 
     def __repr__(self) -> str:
         return f"<TaskHarbor {self.name}: {len(self.tasks)} tasks>"
@@ -180,11 +179,10 @@ class TaskHarbor:
         bind: bool = False,
         **options: Any,
     ) -> Task[..., Any]:
-        _check_function(function)
-        kind: type[Task[..., Any]] = AsyncTask if is_coroutine_function(function) else SyncTask
+        kind = kind_of_task(function)
         task = kind(self, function, name=name, bind=bind, options=self._options(options))
         known = self.tasks.get(task.name)
-        if known is not None and not _same_definition(known.function, function):
+        if known is not None and not known.is_again(function):
             raise ConfigurationError(
                 f"there are two tasks named {task.name!r}, {known.function!r} and {function!r}; "
                 "give one of them another name=''"
@@ -291,59 +289,7 @@ class TaskHarbor:
         """Start anew in a forked child: a lock may be held for ever, threads are gone, and the
         connection is the parent's."""
         if self._driver is not None:
-            # Not closed, not even by the garbage collector: closing would speak on the parent's
-            # connection, or touch the parent's database files.
-            _abandoned.append(self._driver)
+            apps.abandon(self._driver)
         self._driver = None
         self._lock = threading.Lock()
         self.bridge = Bridge()
-
-
-def _check_function(function: object) -> None:
-    if not callable(function) or isinstance(function, type | Task):
-        raise ConfigurationError(f"{function!r} can't be a task; decorate a function")
-
-
-def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    from inspect import iscoroutinefunction
-
-    return iscoroutinefunction(function) or iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object whose call is async
-    )
-
-
-def _same_definition(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
-    """Whether ``other`` is ``one`` defined again: its module was reloaded, or a notebook's cell."""
-    names = ("__module__", "__qualname__")
-    return all(getattr(one, name, None) == getattr(other, name, None) for name in names)
-
-
-# --- all apps of the process ----------------------------------------------------------------------
-
-_apps: weakref.WeakSet[TaskHarbor] = weakref.WeakSet()
-_abandoned: list[object] = []
-
-
-def find_app(name: str) -> TaskHarbor:
-    """The app of that name in this process, or any of several on the same store.
-
-    Raises ConfigurationError.
-    """
-    found = [app for app in _apps if app.name == name]
-    stores = {app.url for app in found}
-    if len(stores) == 1:
-        return found[0]
-    raise ConfigurationError(
-        f"this process has {len(stores)} stores under the app name {name!r}, so an unpickled "
-        "result can't find its own; import the module that makes the app first, and give apps "
-        "names: TaskHarbor(name=...)"
-    )
-
-
-def _after_fork_in_child() -> None:
-    for app in _apps:
-        app.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -7,7 +7,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from taskharbor import codec
+from taskharbor import apps, codec
 from taskharbor.errors import (
     JobCancelled,
     JobError,
@@ -180,9 +180,7 @@ class AsyncResult(Generic[R]):
 
 
 def _unpickle(job_id: str, app_name: str, created: bool, same_request: bool) -> AsyncResult[Any]:
-    from taskharbor.app import find_app
-
-    return AsyncResult(job_id, find_app(app_name), created, same_request)
+    return AsyncResult(job_id, apps.find(app_name), created, same_request)
 
 
 # --- errors -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from functools import partial, update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast
 
-from taskharbor import codec
+from taskharbor import apps, codec
 from taskharbor.codec.classes import main_module_name
 from taskharbor.context import JobContext, await_as, current_job, detached, in_job, run_as
 from taskharbor.control import Retry
@@ -71,6 +71,17 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.app.name, self.name, self.call_options)
+
+    def is_again(self, function: Callable[..., Any]) -> bool:
+        """Whether ``function`` is this task's, defined again: its module was reloaded, or a
+        notebook's cell."""
+        return all(
+            getattr(self.function, name, None) == getattr(function, name, None)
+            for name in ("__module__", "__qualname__")
+        )
 
     # --- enqueueing ---------------------------------------------------------------------------
 
@@ -226,6 +237,18 @@ _POSITIONAL = (
 )
 
 
+def kind_of_task(function: object) -> type[Task[..., Any]]:
+    """SyncTask or AsyncTask. Raises ConfigurationError for what can't be a task."""
+    if not callable(function) or isinstance(function, type | Task):
+        raise ConfigurationError(f"{function!r} can't be a task; decorate a function")
+    called = function if inspect.isroutine(function) else type(function).__call__
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise ConfigurationError(
+            f"{function!r} can't be a task: it yields, and a generator can't travel; return a list"
+        )
+    return AsyncTask if inspect.iscoroutinefunction(called) else SyncTask
+
+
 def default_name(function: Callable[..., Any]) -> str:
     """``package.module.function``, the same in the process that enqueues and the one that runs."""
     module = getattr(function, "__module__", None) or ""
@@ -235,6 +258,17 @@ def default_name(function: Callable[..., Any]) -> str:
     if not name or name.endswith("<lambda>"):
         raise ConfigurationError(f"{function!r} has no name of its own; give it one: name='...'")
     return f"{module}.{name}"
+
+
+def _unpickle(app_name: str, name: str, options: CallOptions) -> Task[..., Any]:
+    app = apps.find(app_name)
+    try:
+        task = app.tasks[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"the app {app_name!r} has no task {name!r} here; import the module that defines it"
+        ) from None
+    return task.using(**options) if options else task
 
 
 def _digest(task: str, payload: bytes) -> bytes:

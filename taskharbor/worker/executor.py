@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from taskharbor import codec
 from taskharbor.context import Control, JobContext, enter
-from taskharbor.control import Cancel, Reject, Retry, Snooze, SoftTimeLimit
+from taskharbor.control import Cancel, Reject, Retry, Snooze, SoftTimeLimit, Steering
 from taskharbor.decision import (
     CancelledItself,
     Failed,
@@ -261,6 +261,7 @@ def _returned(task: Task[..., Any], value: object) -> Ended:
 
 
 def _raised(task: Task[..., Any], error: BaseException) -> Ended:
+    error = _steering(error)
     match error:
         case Retry():
             shown = error.__cause__ or error
@@ -274,6 +275,14 @@ def _raised(task: Task[..., Any], error: BaseException) -> Ended:
         case _:
             reason = Reason.TIMED_OUT if isinstance(error, SoftTimeLimit) else Reason.RAISED
             return Ended(Failed(_failure(error), reason, task.options.retries(error)), error)
+
+
+def _steering(error: BaseException) -> BaseException:
+    """The Steering inside groups of one, which asyncio.TaskGroup makes of it; else ``error``."""
+    inner = error
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, Steering) else error
 
 
 def _failure(error: BaseException) -> bytes:

@@ -369,6 +369,19 @@ def test_a_retry_from_an_error_shows_that_error(app: TaskHarbor, executor: Execu
     assert failure(run(executor, fetch)).type == "ConnectionError"
 
 
+def test_steering_gets_out_of_a_task_group(app: TaskHarbor, executor: Executor) -> None:
+    @app.task
+    async def parts() -> None:
+        async def part() -> None:
+            raise Snooze(9)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(part())
+
+    settlement = run(executor, parts)
+    assert (settlement.move, settlement.delay) == (Move.SNOOZE, 9)
+
+
 def test_a_retry_past_the_last_attempt_is_dead(app: TaskHarbor, executor: Executor) -> None:
     @app.task(max_attempts=2)
     def fetch() -> None:

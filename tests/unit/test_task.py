@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import pickle
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -120,6 +122,51 @@ def test_a_task_defined_again_replaces_itself(app: TaskHarbor) -> None:
     first, second = define(1), define(2)
     assert first.name == second.name
     assert app.tasks[second.name] is second
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+async def more_numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("thing", [numbers, more_numbers], ids=["sync", "async"])
+def test_a_generator_cannot_be_a_task(app: TaskHarbor, thing: Any) -> None:
+    with pytest.raises(ConfigurationError, match="it yields"):
+        app.task(thing)
+
+
+def test_an_object_that_can_be_called_can_be_a_task(app: TaskHarbor) -> None:
+    class Adder:
+        def __call__(self, x: int) -> int:
+            return x + 1
+
+    class AsyncAdder:
+        async def __call__(self, x: int) -> int:
+            return x + 1
+
+    with testing.inline(app):
+        assert app.task(name="sync")(Adder()).delay(1).get() == 2
+        assert app.task(name="async")(AsyncAdder()).delay(1).get() == 2
+    assert isinstance(app.tasks["async"], AsyncTask)
+
+
+def test_a_task_pickles_by_name_with_its_call_options() -> None:
+    app = TaskHarbor("memory://", name="pickling tasks")
+
+    @app.task
+    def add(x: int) -> int:
+        return x
+
+    assert pickle.loads(pickle.dumps(add)) is add
+    again = pickle.loads(pickle.dumps(add.using(queue="q").s(1)))
+    assert again == add.using(queue="q").s(1)
+    data = pickle.dumps(add)
+    app.tasks.clear()
+    with pytest.raises(ConfigurationError, match=r"no task .* import the module"):
+        pickle.loads(data)
 
 
 @pytest.mark.parametrize("thing", [3, int, "shop.add"])
