@@ -237,7 +237,7 @@ _POSITIONAL = (
 )
 
 
-def kind_of_task(function: object) -> type[Task[..., Any]]:
+def kind_of_task(function: Any) -> type[Task[..., Any]]:
     """SyncTask or AsyncTask. Raises ConfigurationError for what can't be a task."""
     if not callable(function) or isinstance(function, type | Task):
         raise ConfigurationError(f"{function!r} can't be a task; decorate a function")
