@@ -15,12 +15,13 @@ import select
 import signal
 import sys
 import time
+from functools import partial
 from random import Random
 
 from taskharbor.errors import StoreUnavailable, TaskHarborError
 from taskharbor.maintenance.listener import WAIT_SECONDS, Listener
 from taskharbor.maintenance.lost import LostChild
-from taskharbor.maintenance.service import Listeners, Service, Silent
+from taskharbor.maintenance.service import Listeners, Service, Silent, open_shared
 from taskharbor.worker.channel import Channel, Frame, await_start
 from taskharbor.worker.config import ExitCode, WorkerConfig
 from taskharbor.worker.lifeline import die_with_parent, name_process
@@ -47,7 +48,7 @@ class MaintenanceProcess:
         self._alive_at = 0.0
         self._stopping = False
         self._service = Service(
-            config.url,
+            partial(open_shared, config.url),
             lease_seconds=config.lease_seconds,
             listeners=Listeners(
                 promoted=wake.add, settled=self._settled, lease_lost=self._lease_lost

@@ -12,12 +12,13 @@ import signal
 import socket
 import time
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from taskharbor import defaults
 from taskharbor.errors import ConfigurationError, InvalidLease, StoreUnavailable
 from taskharbor.lease import check_lease_seconds
-from taskharbor.maintenance.service import Listeners, Service
+from taskharbor.maintenance.service import Listeners, Service, open_shared
 from taskharbor.worker.banner import without_secrets
 from taskharbor.worker.config import ExitCode, LogFormat, LogLevel
 from taskharbor.worker.logs import configure_logging, get_logger
@@ -51,7 +52,7 @@ def run_maintenance(config: MaintenanceConfig) -> int:
     configure_logging(config.log_level, config.log_format, role="maintenance")
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     service = Service(
-        config.url,
+        partial(open_shared, config.url),
         lease_seconds=config.lease_seconds,
         listeners=Listeners(
             promoted=lambda: None, settled=lambda number: None, lease_lost=lambda holder, lost: None

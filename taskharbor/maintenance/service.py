@@ -56,14 +56,34 @@ class Listeners:
     """These leases of a silent holder are not its own any more."""
 
 
+def open_shared(url: str) -> InspectableDriver:
+    """The store at ``url``, for a worker. Raises like ``registry.connect``, and ConfigurationError
+    for a store that only this process would see."""
+    driver = connect(url)
+    if not driver.capabilities.shared:
+        raise ConfigurationError(
+            f"{driver.url} lives in one process, so a worker never sees what is enqueued; "
+            "use sqlite:///taskharbor.db or memory://name"
+        )
+    return driver
+
+
 class Service:
-    """``step`` and the methods that bring work are to be called from one thread."""
+    """``step`` and the methods that bring work are to be called from one thread.
+
+    ``open_store`` connects (see ``open_shared``); it is called until it succeeds once.
+    """
 
     def __init__(
-        self, url: str, *, lease_seconds: float, listeners: Listeners, rng: Random
+        self,
+        open_store: Callable[[], InspectableDriver],
+        *,
+        lease_seconds: float,
+        listeners: Listeners,
+        rng: Random,
     ) -> None:
         now = time.monotonic()
-        self._url = url
+        self._open_store = open_store
         self._lease_seconds = lease_seconds
         self._listeners = listeners
         self._rng = rng
@@ -89,16 +109,9 @@ class Service:
             self._duties.scheduler.hint()
 
     def connect(self) -> InspectableDriver:
-        """The driver; raises what ``registry.connect`` raises, and ConfigurationError for a store
-        that other processes can't see: each child would wait on one of its own."""
+        """The driver; raises what ``open_store`` raises."""
         if self.driver is None:
-            driver = connect(self._url)
-            if not driver.capabilities.shared:
-                raise ConfigurationError(
-                    f"{driver.url} lives in one process, so a worker never sees what is enqueued; "
-                    "use sqlite:///taskharbor.db or memory://name"
-                )
-            self.driver = driver
+            self.driver = self._open_store()
             self._duties = _Duties(
                 leader=Leader(self.driver, self._holder),
                 scheduler=Scheduler(self.driver),
