@@ -1,3 +1,5 @@
+"""The SQLite driver, on a file of its own for every test."""
+
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

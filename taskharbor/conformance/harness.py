@@ -63,8 +63,11 @@ class Harness:
 
 def empty(driver: InspectableDriver) -> None:
     """Leave no job, key or pause in the store. Retired holders and terms stay."""
-    while running := driver.list_jobs(JobFilter(state=State.RUNNING)).jobs:
-        driver.exchange("", [_given_up(job.id, job.fence or 0) for job in running])
+    page = driver.list_jobs(JobFilter(state=State.RUNNING))
+    while page.jobs or page.cursor:
+        if page.jobs:
+            driver.exchange("", [_given_up(job.id, job.fence or 0) for job in page.jobs])
+        page = driver.list_jobs(JobFilter(state=State.RUNNING), cursor=page.cursor)
     while driver.purge(JobFilter()):
         pass
     for queue in driver.queues():

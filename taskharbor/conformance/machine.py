@@ -38,23 +38,26 @@ from taskharbor.drivers.base import (
 )
 from taskharbor.ids import new_id
 from taskharbor.lease import Guard, Reservation
-from taskharbor.message import DEFAULT_POLICY, Message, Retention
+from taskharbor.message import DEFAULT_POLICY, DEFAULT_RETENTION, Message, Retention
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
 
 QUEUES = ("q1", "q2")
-WORKERS = ("h1", "h2")
-HOLDERS = (*WORKERS, "h3")
+HOLDERS = ("h1", "h2", "h3")
 TASKS = ("t1", "t2")
-JOBS = 8
+JOBS = 16
+NO_LEASE = 11
 _EVERYTHING = JobFilter()
 
 # Quarters of a second: every store keeps them exactly, however it writes times down.
 _seconds = st.sampled_from([0.25, 1.0, None, None, 2.0, 3.0, 5.0, 12.0, 3600.0])
 _job_numbers = st.integers(0, JOBS - 1)
 _some_jobs = st.lists(_job_numbers, min_size=1, max_size=4)
+_picks = st.sampled_from([0, 1, 2, 3, 4, 5, 7, NO_LEASE])
 _maybe_bytes = st.sampled_from([None, b"one", b"two\x00\xff"])
-_keeping = st.sampled_from([3600.0, 3600.0, 5.0, 0.0])
+_retentions = st.sampled_from(
+    [DEFAULT_RETENTION, Retention(0, 0, 0), Retention(5, 3600, 0), Retention(3600, 0, 5)]
+)
 
 
 class _Draft(NamedTuple):
@@ -91,18 +94,19 @@ _KINDS: dict[str, Callable[[str, int, float, bytes | None], Settlement]] = {
 _drafts = st.lists(
     st.builds(
         _Draft,
-        pick=st.sampled_from([0, 0, 1, 1, 2, 3, 4, 5, 7, 11]),
-        kind=st.sampled_from(sorted(_KINDS)),
+        pick=_picks,
+        kind=st.sampled_from(["succeed", "retry", "unknown", *_KINDS]),
         delay=st.sampled_from([0.0, 0.0, 1.0, 5.0]),
         value=_maybe_bytes,
         guard=st.sampled_from([Guard.VALID, Guard.VALID, Guard.VALID, Guard.EXPIRED, Guard.ANY]),
     ),
-    max_size=4,
+    min_size=1,
+    max_size=5,
 )
 _wants = st.builds(
     Want,
     st.sampled_from([QUEUES[:1], QUEUES[1:], QUEUES, QUEUES[::-1]]),
-    st.integers(1, 4),
+    st.sampled_from([4, 2, 1, 8]),
     st.sampled_from([10.0, 2.0]),
 )
 _heads = st.fixed_dictionaries(
@@ -116,7 +120,7 @@ _heads = st.fixed_dictionaries(
         "idempotency_key": st.sampled_from([None, None, "k1", "k2"]),
         "key_until": st.sampled_from(["record", "terminal", 4.0]),
         "digest": st.sampled_from([b"1", b"2"]),
-        "retention": st.builds(Retention, _keeping, _keeping, _keeping),
+        "retention": _retentions,
     }
 )
 
@@ -126,26 +130,7 @@ def _operation(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrat
 
 
 # One rule for all of these: as rules of their own they would crowd out reserve and settle.
-_operations = st.one_of(
-    _operation(
-        "cancel",
-        numbers=_some_jobs,
-        reason=st.sampled_from([Reason.OPERATOR, Reason.TASK]),
-    ),
-    _operation(
-        "requeue",
-        numbers=_some_jobs,
-        states=st.sampled_from(
-            [
-                frozenset({State.DEAD}),
-                frozenset(State),
-                frozenset({State.SUCCEEDED, State.CANCELLED}),
-            ]
-        ),
-        queue=st.sampled_from([None, *QUEUES]),
-        delay=st.sampled_from([0.0, 2.0]),
-        reset_attempts=st.booleans(),
-    ),
+_housekeeping = st.one_of(
     _operation("delete", numbers=_some_jobs),
     _operation(
         "purge",
@@ -182,11 +167,11 @@ class DriverMachine(RuleBasedStateMachine):
 
     # --- the rules -----------------------------------------------------------------------------
 
-    @initialize(heads=st.lists(_heads, min_size=4, max_size=JOBS))
+    @initialize(heads=st.lists(_heads, min_size=4, max_size=8))
     def begin_with(self, heads: list[dict[str, Any]]) -> None:
         self.enqueue([head | {"number": number} for number, head in enumerate(heads)])
 
-    @rule(heads=st.lists(_heads, min_size=1, max_size=4))
+    @rule(heads=st.lists(_heads, min_size=2, max_size=5))
     def enqueue(self, heads: list[dict[str, Any]]) -> None:
         batch = [self._message(**head) for head in heads]
         self._call(lambda: self._enqueue(batch))
@@ -196,12 +181,12 @@ class DriverMachine(RuleBasedStateMachine):
         settlements = self._written(drafts)
         self._call(lambda: self._exchange(self._holder(who), settlements, want, lost=lost))
 
-    @rule(who=st.sampled_from(WORKERS), drafts=_drafts, want=_wants)
+    @rule(who=st.sampled_from(HOLDERS), drafts=_drafts, want=_wants)
     def work(self, who: str, drafts: list[_Draft], want: Want) -> None:
         """Reserve, then settle what was reserved: what happens most, so what should be drawn
         most."""
         self.exchange(who, [], want, lost=False)
-        self.settle(who, drafts)
+        self.settle(who, [draft._replace(pick=pick) for pick, draft in enumerate(drafts)])
 
     @rule(who=st.sampled_from(HOLDERS), drafts=_drafts)
     def settle(self, who: str, drafts: list[_Draft]) -> None:
@@ -210,7 +195,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     @rule(
         who=st.sampled_from(HOLDERS),
-        picks=st.lists(st.integers(0, 9), max_size=3),
+        picks=st.lists(_picks, min_size=1, max_size=3),
         seconds=st.sampled_from([1.0, 10.0, 20.0]),
         progress=_maybe_bytes,
         saved=_maybe_bytes,
@@ -249,8 +234,30 @@ class DriverMachine(RuleBasedStateMachine):
         assert found == _by_fence(self.model.held(holder))
         self.leases += [(lease.id, lease.fence) for lease in found]
 
-    @rule(operation=_operations)
-    def operator(self, operation: tuple[str, dict[str, Any]]) -> None:
+    @rule(numbers=_some_jobs, reason=st.sampled_from([Reason.OPERATOR, Reason.TASK]))
+    def cancel(self, numbers: list[int], reason: Reason) -> None:
+        job_ids = self._ids(numbers)
+        self._call(lambda: self._cancel(job_ids, reason))
+
+    @rule(
+        numbers=_some_jobs,
+        states=st.sampled_from(
+            [
+                frozenset(State),
+                frozenset({State.DEAD}),
+                frozenset({State.SUCCEEDED, State.CANCELLED}),
+            ]
+        ),
+        queue=st.sampled_from([None, None, *QUEUES]),
+        delay=st.sampled_from([0.0, 2.0]),
+        reset_attempts=st.booleans(),
+    )
+    def requeue(self, numbers: list[int], **how: Any) -> None:
+        job_ids = [self._finished(number) for number in numbers]
+        self._call(lambda: self._requeue(job_ids, **how))
+
+    @rule(operation=_housekeeping)
+    def keep_house(self, operation: tuple[str, dict[str, Any]]) -> None:
         name, arguments = operation
         self._call(lambda: getattr(self, f"_{name}")(**arguments))
 
@@ -343,7 +350,15 @@ class DriverMachine(RuleBasedStateMachine):
         assert moved == self.model.promote()
         assert promoted.next_due == self.model.next_due()
 
-    # --- operators: the names and arguments of _operations ----------------------------------------
+    def _cancel(self, job_ids: list[str], reason: Reason) -> None:
+        self.touched.update(job_ids)
+        assert self.driver.cancel(job_ids, reason) == self.model.cancel(job_ids, reason)
+
+    def _requeue(self, job_ids: list[str], **how: Any) -> None:
+        self.touched.update(job_ids)
+        assert self.driver.requeue(job_ids, **how) == self.model.requeue(job_ids, **how)
+
+    # --- keeping house: the names and arguments of _housekeeping ------------------------------
 
     def _prune(self, limit: int) -> None:
         before = len(self.model.records)
@@ -357,16 +372,9 @@ class DriverMachine(RuleBasedStateMachine):
         holder = self._holder(who)
         assert _by_fence(self.driver.retire(holder)) == _by_fence(self.model.retire(holder))
 
-    def _cancel(self, numbers: list[int], reason: Reason) -> None:
-        job_ids = self._touch(numbers)
-        assert self.driver.cancel(job_ids, reason) == self.model.cancel(job_ids, reason)
-
-    def _requeue(self, numbers: list[int], **how: Any) -> None:
-        job_ids = self._touch(numbers)
-        assert self.driver.requeue(job_ids, **how) == self.model.requeue(job_ids, **how)
-
     def _delete(self, numbers: list[int]) -> None:
-        job_ids = self._touch(numbers)
+        job_ids = self._ids(numbers)
+        self.touched.update(job_ids)
         assert self.driver.delete(job_ids) == self.model.delete(job_ids)
 
     def _purge(self, where: JobFilter, limit: int) -> None:
@@ -422,11 +430,6 @@ class DriverMachine(RuleBasedStateMachine):
             **head,
         )
 
-    def _touch(self, numbers: list[int]) -> list[str]:
-        job_ids = self._ids(numbers)
-        self.touched.update(job_ids)
-        return job_ids
-
     def _ids(self, numbers: Iterable[int]) -> list[str]:
         return [f"{self.name}-{number}" for number in numbers]
 
@@ -436,13 +439,22 @@ class DriverMachine(RuleBasedStateMachine):
     def _written(self, drafts: list[_Draft]) -> list[Settlement]:
         return [draft.about(*self._lease(draft.pick)) for draft in drafts]
 
+    def _finished(self, number: int) -> str:
+        """Most often a job that can be requeued, where there is one."""
+        finished = [r.message.id for r in self.model.records.values() if r.state.terminal]
+        if not finished or number == JOBS - 1:
+            return self._ids([number])[0]
+        return finished[number % len(finished)]
+
     def _lease(self, pick: int) -> tuple[str, int]:
         """A lease that was given: first those that still run, then the lapsed and the settled, the
         newest first; or one that never was."""
         running = {(lease.id, lease.fence) for lease in self.model.running()}
         newest_first = self.leases[::-1]
         known = sorted(newest_first, key=lambda lease: lease not in running)
-        return known[pick] if pick < len(known) else (self._ids([pick % JOBS])[0], pick)
+        if pick == NO_LEASE or not known:
+            return self._ids([pick])[0], pick
+        return known[pick % len(known)]
 
 
 def _by_fence(leases: list[Reservation]) -> list[Reservation]:
