@@ -20,6 +20,7 @@ from random import Random
 
 from taskharbor.errors import StoreUnavailable, TaskHarborError
 from taskharbor.maintenance.listener import WAIT_SECONDS, Listener
+from taskharbor.maintenance.losses import Loss
 from taskharbor.maintenance.lost import LostChild
 from taskharbor.maintenance.service import Listeners, Service, Silent, open_shared
 from taskharbor.worker.channel import Channel, Frame, await_start
@@ -37,7 +38,7 @@ _log = get_logger("taskharbor.maintenance")
 class MaintenanceProcess:
     """Drives a :class:`Service` by the supervisor's messages and the store's hints."""
 
-    def __init__(self, channel: Channel, wake: Wake, config: WorkerConfig) -> None:
+    def __init__(self, channel: Channel, wake: Wake, config: WorkerConfig, holder: str) -> None:
         assert config.url is not None
         self._channel = channel
         self._wake = wake
@@ -51,9 +52,13 @@ class MaintenanceProcess:
             partial(open_shared, config.url),
             lease_seconds=config.lease_seconds,
             listeners=Listeners(
-                promoted=wake.add, settled=self._settled, lease_lost=self._lease_lost
+                promoted=wake.add,
+                settled=self._settled,
+                losses=self._losses,
+                lease_lost=self._lease_lost,
             ),
             rng=self._rng,
+            holder=holder,
         )
 
     def run(self) -> ExitCode:
@@ -122,6 +127,10 @@ class MaintenanceProcess:
     def _settled(self, number: int) -> None:
         self._channel.send("settled", number=number)
 
+    def _losses(self, losses: list[Loss]) -> None:
+        if losses:
+            self._channel.send("losses", losses=[loss.to_fields() for loss in losses])
+
     def _lease_lost(self, holder: str, fences: list[int]) -> None:
         self._channel.send("lease_lost", holder=holder, fences=fences)
 
@@ -147,7 +156,8 @@ def main(arguments: list[str]) -> ExitCode:
         return ExitCode.ORPHANED
     config = WorkerConfig.from_json(start["config"])
     configure_logging(config.log_level, config.log_format, role="maintenance")
-    return MaintenanceProcess(channel, Wake(wake_read, wake_write), config).run()
+    wake = Wake(wake_read, wake_write)
+    return MaintenanceProcess(channel, wake, config, start["holder"]).run()
 
 
 if __name__ == "__main__":

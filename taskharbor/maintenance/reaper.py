@@ -6,11 +6,13 @@ Each expired lease is an attempt that ended with its worker. The decision is the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from taskharbor.decision import Lost, decide
 from taskharbor.drivers.base import Driver
 from taskharbor.lease import Guard, Reservation, Verdict
+from taskharbor.maintenance.losses import Loss, losses_among
 from taskharbor.maintenance.lost import policy_of, worker_lost
 from taskharbor.maintenance.lulls import Lulls
 from taskharbor.settlement import Settlement
@@ -27,15 +29,24 @@ _log = get_logger("taskharbor.maintenance")
 
 
 class Reaper:
-    """Settles expired leases page by page. Times are the process' monotonic clock."""
+    """Settles expired leases page by page, and tells ``losses``. Times are the process' monotonic
+    clock."""
 
-    __slots__ = ("_driver", "_holder", "_lulls", "_rng", "look_at")
+    __slots__ = ("_driver", "_holder", "_losses", "_lulls", "_rng", "look_at")
 
-    def __init__(self, driver: Driver, holder: str, lulls: Lulls, rng: Random) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        holder: str,
+        lulls: Lulls,
+        rng: Random,
+        losses: Callable[[list[Loss]], None],
+    ) -> None:
         self._driver = driver
         self._holder = holder
         self._lulls = lulls
         self._rng = rng
+        self._losses = losses
         self.look_at = 0.0
 
     def step(self, now: float) -> None:
@@ -59,6 +70,7 @@ class Reaper:
             return
         settlements = [self._decide(job, store_now) for job in expired]
         answer = self._driver.exchange(self._holder, settlements)
+        self._losses(losses_among(expired, settlements, answer.settled))
         for job, settlement, settled in zip(expired, settlements, answer.settled, strict=True):
             if settled.verdict is Verdict.APPLIED:
                 _log.warning(

@@ -55,7 +55,10 @@ def run_maintenance(config: MaintenanceConfig) -> int:
         partial(open_shared, config.url),
         lease_seconds=config.lease_seconds,
         listeners=Listeners(
-            promoted=lambda: None, settled=lambda number: None, lease_lost=lambda holder, lost: None
+            promoted=lambda: None,
+            settled=lambda number: None,
+            losses=lambda losses: None,
+            lease_lost=lambda holder, lost: None,
         ),
         rng=Random(),
     )

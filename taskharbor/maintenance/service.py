@@ -18,8 +18,9 @@ from taskharbor.drivers.base import InspectableDriver, Renewal
 from taskharbor.drivers.registry import connect
 from taskharbor.errors import ConfigurationError, StoreError, StoreUnavailable
 from taskharbor.ids import new_id
-from taskharbor.lease import Guard, Verdict
+from taskharbor.lease import Guard, Reservation, Verdict
 from taskharbor.maintenance.leader import Leader
+from taskharbor.maintenance.losses import Loss, losses_among
 from taskharbor.maintenance.lost import LostChild, policy_of, settle_lost
 from taskharbor.maintenance.lulls import Lulls
 from taskharbor.maintenance.pruner import Pruner
@@ -52,6 +53,8 @@ class Listeners:
     promoted: Callable[[], None]
     settled: Callable[[int], None]
     """The report with this number is done with."""
+    losses: Callable[[list[Loss]], None]
+    """These attempts ended with their worker."""
     lease_lost: Callable[[str, list[int]], None]
     """These leases of a silent holder are not its own any more."""
 
@@ -71,7 +74,8 @@ def open_shared(url: str) -> InspectableDriver:
 class Service:
     """``step`` and the methods that bring work are to be called from one thread.
 
-    ``open_store`` connects (see ``open_shared``); it is called until it succeeds once.
+    ``open_store`` connects (see ``open_shared``); it is called until it succeeds once. ``holder``:
+    of the process whose place this one takes, so that it need not wait for the lead.
     """
 
     def __init__(
@@ -81,13 +85,14 @@ class Service:
         lease_seconds: float,
         listeners: Listeners,
         rng: Random,
+        holder: str = "",
     ) -> None:
         now = time.monotonic()
         self._open_store = open_store
         self._lease_seconds = lease_seconds
         self._listeners = listeners
         self._rng = rng
-        self._holder = f"maintenance-{new_id()}"
+        self._holder = holder or f"maintenance-{new_id()}"
         self._lulls = Lulls(lease_seconds=lease_seconds, now=now, wall=time.time())
         self._outage = Restarts(rng)
         self._retry_at = self._next_at = now
@@ -115,7 +120,9 @@ class Service:
             self._duties = _Duties(
                 leader=Leader(self.driver, self._holder),
                 scheduler=Scheduler(self.driver),
-                reaper=Reaper(self.driver, self._holder, self._lulls, self._rng),
+                reaper=Reaper(
+                    self.driver, self._holder, self._lulls, self._rng, self._listeners.losses
+                ),
                 pruner=Pruner(self.driver),
             )
         return self.driver
@@ -161,7 +168,7 @@ class Service:
             if held:
                 now = driver.exchange(self._holder, ()).now
                 settlements = settle_lost(child, held, now=now, rng=self._rng)
-                self._exchange(driver, settlements, f"child lost: {child.ending}")
+                self._settle(driver, held, settlements, f"child lost: {child.ending}")
             # Only now: a report whose settlements may not have arrived is worked on again.
             del self._lost[number]
             self._listeners.settled(number)
@@ -204,12 +211,19 @@ class Service:
         settlements = [
             decide(job, policy_of(job), outcome, now=now, rng=self._rng) for job in expired
         ]
-        self._exchange(driver, settlements, "never started by a child without heartbeat")
+        self._settle(driver, expired, settlements, "never started by a child without heartbeat")
 
-    def _exchange(self, driver: InspectableDriver, settlements: list[Settlement], why: str) -> None:
+    def _settle(
+        self,
+        driver: InspectableDriver,
+        jobs: list[Reservation],
+        settlements: list[Settlement],
+        why: str,
+    ) -> None:
         if not settlements:
             return
         answer = driver.exchange(self._holder, settlements)
+        self._listeners.losses(losses_among(jobs, settlements, answer.settled))
         for settlement, settled in zip(settlements, answer.settled, strict=True):
             _log.warning(
                 why,

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 from random import Random
+from typing import Any
 
 from taskharbor.errors import ConfigurationError
+from taskharbor.ids import new_id
 from taskharbor.maintenance.lost import LostChild
 from taskharbor.worker.banner import without_secrets
 from taskharbor.worker.config import WorkerConfig
@@ -30,13 +32,16 @@ _log = get_logger("taskharbor.worker")
 
 class Caretaker:
     """Starts with ``serve``. ``lease_lost(holder, fences)`` is called for the leases of silent
-    children that turned out to be lost."""
+    children that turned out to be lost, ``losses(fields)`` with attempts that ended with their
+    worker (``Loss.to_fields``)."""
 
     def __init__(self, config: WorkerConfig, wake: Wake, rng: Random) -> None:
         self._config = config
         self._wake = wake
         self._restarts = Restarts(rng)
+        self._holder = f"maintenance-{new_id()}"
         self.lease_lost: Callable[[str, list[int]], None] = _ignore
+        self.losses: Callable[[list[list[Any]]], None] = _ignore
         self._process: Subprocess | None = None
         self._unsettled: dict[int, LostChild] = {}
         self._heard_at = 0.0
@@ -106,6 +111,10 @@ class Caretaker:
             return self._heard_at + HUNG_SECONDS
         return inf if self._start_at is None else self._start_at
 
+    def was_stopped(self, now: float) -> None:
+        """This process itself did not run for a while: silence does not count yet."""
+        self._heard_at = now
+
     def receive(self, now: float) -> None:
         """Handle what it says."""
         if self._process is None:
@@ -119,6 +128,8 @@ class Caretaker:
                     self._unsettled.pop(frame["number"], None)
                 case "lease_lost":
                     self.lease_lost(frame["holder"], frame["fences"])
+                case "losses":
+                    self.losses(frame["losses"])
                 case "failed":
                     self._failed(frame["error"])
 
@@ -130,7 +141,9 @@ class Caretaker:
             self._process = None
 
     def _start(self, now: float) -> None:
-        self._process = Subprocess(MODULE, self._wake.fds, config=self._config.to_json())
+        self._process = Subprocess(
+            MODULE, self._wake.fds, config=self._config.to_json(), holder=self._holder
+        )
         self._heard_at = now
         # In its channel before it runs: it settles first of all.
         for child in self._unsettled.values():
@@ -164,5 +177,5 @@ class Caretaker:
             self._process.channel.send("lost", **child.to_fields())
 
 
-def _ignore(holder: str, fences: list[int]) -> None:
+def _ignore(*event: object) -> None:
     """Until somebody wants to know."""

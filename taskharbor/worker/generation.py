@@ -3,8 +3,9 @@
     python -m taskharbor.worker.generation CHANNEL TABLE WAKE_READ WAKE_WRITE PARENT
 
 The first four are descriptors inherited from the supervisor, PARENT is its pid. Messages in:
-``start`` (settings), ``fork`` (row, holder). Messages out: ``ready`` or ``failed`` (the import),
-``forked`` (row, pid), ``exited`` (row, pid, wait status).
+``start`` (settings), ``fork`` (row, holder), ``tell`` (losses, for the app's signals). Messages
+out: ``ready`` or ``failed`` (the import), ``forked`` (row, pid), ``exited`` (row, pid, wait
+status).
 
 Started with exec, so that every generation sees the code and the environment as they are now. The
 children are forked from here and share the imported app's memory (``gc.freeze`` keeps the
@@ -25,19 +26,22 @@ import select
 import signal
 import socket
 import sys
-import threading
 import traceback
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskharbor.drivers.registry import find
 from taskharbor.errors import ConfigurationError
 from taskharbor.loader import load_app
+from taskharbor.maintenance.losses import Loss
 from taskharbor.worker.channel import Channel, Frame, await_start
 from taskharbor.worker.child import run_child
 from taskharbor.worker.config import ChildContext, ExitCode, WorkerConfig
+from taskharbor.worker.leftovers import leftovers, open_sockets
 from taskharbor.worker.lifeline import die_with_parent, name_process
 from taskharbor.worker.logs import bind_role, configure_logging, get_logger
+from taskharbor.worker.messenger import Messenger
 from taskharbor.worker.table import SharedTable
 from taskharbor.worker.wake import Wake
 
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 
 _log = get_logger("taskharbor.worker")
 _MAX_WATCHED_FILES = 20_000
+LONGEST_SLEEP_SECONDS = 60.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGQUIT)
 
 
@@ -60,6 +65,9 @@ class Generation:
         self._import_here = not start["import_in_children"]
         self._app: TaskHarbor | None = None
         self._children: dict[int, int] = {}
+        self._messenger = Messenger(
+            lambda losses: self._fork("messenger", partial(self._tell_losses, losses))
+        )
         self._woken, self._waker = socket.socketpair()
 
     def run(self) -> ExitCode:
@@ -78,7 +86,7 @@ class Generation:
     # --- the import ------------------------------------------------------------------------
 
     def _import(self) -> bool:
-        sockets_before = _open_sockets()
+        sockets_before = open_sockets()
         try:
             self._app = app = self._load_app()
             find(app.url)  # what every child would import is imported once
@@ -94,7 +102,7 @@ class Generation:
             "ready",
             url=app.url,
             tasks=len(app.tasks),
-            leftovers=_leftovers(sockets_before),
+            leftovers=leftovers(sockets_before),
             files=self._source_files(),
         )
         return True
@@ -128,19 +136,32 @@ class Generation:
     def _turn(self) -> None:
         for frame in self._channel.receive():
             if frame["kind"] == "fork":
-                self._fork(frame["index"], frame["holder"])
+                self._fork_child(frame["index"], frame["holder"])
+            elif frame["kind"] == "tell":
+                self._tell(frame["losses"])
         if self._channel.closed:
             return
         writers = [self._channel] if self._channel.pending else []
         readers: list[Channel | socket.socket] = [self._channel, self._woken]
-        ready, writable, _ = select.select(readers, writers, [])
+        seconds = min(self._messenger.tick(), LONGEST_SLEEP_SECONDS)
+        ready, writable, _ = select.select(readers, writers, [], seconds)
         if writable:
             self._channel.flush()
         if self._woken in ready:
             _drain(self._woken)
             self._report_exits()
 
-    def _fork(self, index: int, holder: str) -> None:
+    def _fork_child(self, index: int, holder: str) -> None:
+        try:
+            pid = self._fork(f"child-{index}", partial(self._run_child, index, holder, os.getpid()))
+        except OSError as error:  # out of memory or processes: tried again, with backoff
+            self._channel.send("fork_failed", index=index, holder=holder, error=str(error))
+            return
+        self._children[pid] = index
+        self._channel.send("forked", index=index, holder=holder, pid=pid)
+
+    def _fork(self, role: str, run: Callable[[], int]) -> int:
+        """Fork a process that does ``run`` and ends with its result; the pid."""
         parent = os.getpid()
         _flush_all()
         # A stop that comes while the child has none of its own handlers yet must not be swallowed
@@ -149,14 +170,15 @@ class Generation:
         try:
             pid = os.fork()
             if pid == 0:
-                self._become_child(index, holder, parent)
-        except OSError as error:  # out of memory or processes: tried again, with backoff
-            self._channel.send("fork_failed", index=index, holder=holder, error=str(error))
-            return
+                self._become(role, run, parent)
+            return pid
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-        self._children[pid] = index
-        self._channel.send("forked", index=index, holder=holder, pid=pid)
+
+    def _tell(self, losses: list[list[Any]]) -> None:
+        # With the app not imported here, only the messenger finds out whether anybody listens.
+        if self._app is None or _listens_to_losses(self._app):
+            self._messenger.tell([Loss.from_fields(fields) for fields in losses])
 
     def _report_exits(self) -> None:
         # Not waitpid(-1): the app's import may have started processes of its own.
@@ -170,16 +192,17 @@ class Generation:
         """The supervisor closed the channel: with no child left, or because it is gone."""
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
+        self._messenger.end()
         return ExitCode.ORPHANED if self._children else ExitCode.OK
 
     # --- in the child ----------------------------------------------------------------------
 
-    def _become_child(self, index: int, holder: str, parent: int) -> NoReturn:
+    def _become(self, role: str, run: Callable[[], int], parent: int) -> NoReturn:
         code: int = ExitCode.INTERNAL
         try:
             die_with_parent(parent)
-            name_process(f"th-child-{index}")
-            bind_role(f"child-{index}")
+            name_process(f"th-{role}")
+            bind_role(role)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, *_STOP_SIGNALS):
                 signal.signal(number, signal.SIG_DFL)
@@ -187,13 +210,20 @@ class Generation:
             for end in (self._woken, self._waker):
                 end.close()
             self._channel.close()
-            code = self._run_child(index, holder, parent)
+            code = run()
         except BaseException:  # noqa: BLE001 - the last frame of the process: say it, then end
-            _log.exception("a bug in TaskHarbor ended this child")
+            _log.exception("a bug in TaskHarbor ended this process")
         finally:
             # Not sys.exit: what the generation registered with atexit is not the child's.
             _flush_all()
             os._exit(code)
+
+    def _tell_losses(self, losses: list[Loss]) -> int:
+        app = self._app or self._load_app()
+        for loss in losses:
+            loss.send(app.signals)
+        app.close()
+        return ExitCode.OK
 
     def _run_child(self, index: int, holder: str, parent: int) -> int:
         try:
@@ -234,27 +264,10 @@ def main(arguments: list[str]) -> ExitCode:
     return Generation(channel, table, Wake(wake_read, wake_write), start).run()
 
 
-def _leftovers(sockets_before: set[str]) -> list[str]:
-    """What the import left behind that does not survive a fork, in words."""
-    threads = [
-        f"thread {thread.name!r}"
-        for thread in threading.enumerate()
-        if thread is not threading.main_thread()
-    ]
-    sockets = [f"open socket (file descriptor {fd})" for fd in _open_sockets() - sockets_before]
-    return threads + sorted(sockets)
-
-
-def _open_sockets() -> set[str]:
-    """Descriptors of this process that are sockets; empty where there is no /proc."""
-    found = set()
-    for entry in Path("/proc/self/fd").glob("*"):
-        try:
-            if os.readlink(entry).startswith("socket:"):
-                found.add(entry.name)
-        except OSError:  # the descriptor of the listing itself
-            continue
-    return found
+def _listens_to_losses(app: TaskHarbor) -> bool:
+    signals = app.signals
+    told = (signals.lost, signals.retried, signals.dead, signals.cancelled)
+    return any(each.handlers for each in told)
 
 
 def _drain(sock: socket.socket) -> None:

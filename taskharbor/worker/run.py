@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from taskharbor.worker.config import WorkerConfig
+from taskharbor.worker.config import ExitCode, WorkerConfig
 from taskharbor.worker.lifeline import name_process
-from taskharbor.worker.logs import configure_logging
+from taskharbor.worker.logs import configure_logging, get_logger
 from taskharbor.worker.supervisor import Supervisor
 
 
@@ -18,4 +18,8 @@ def run_worker(config: WorkerConfig) -> int:
     """
     configure_logging(config.log_level, config.log_format, role="supervisor")
     name_process("th-supervisor")
-    return int(Supervisor(config, rng=Random()).run())
+    try:
+        return int(Supervisor(config, rng=Random()).run())
+    except Exception:  # noqa: BLE001 - the last frame: what goes wrong here is our bug
+        get_logger("taskharbor.worker").exception("a bug in TaskHarbor ended the supervisor")
+        return int(ExitCode.INTERNAL)

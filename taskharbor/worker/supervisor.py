@@ -22,7 +22,7 @@ import signal
 import time
 from math import inf
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from taskharbor.errors import ConfigurationError
 from taskharbor.worker.banner import announce
@@ -72,6 +72,7 @@ class Supervisor:
         self._caretaker = Caretaker(config, self._wake, rng)
         self._generations = Generations(config, self._table, self._wake, rng)
         self._nursery = Nursery(config, self._table, self._caretaker, rng)
+        self._caretaker.losses = self._tell_app
         self._files: FileWatch | None = None
         self._files_at = inf
         self._stopping = False
@@ -100,8 +101,6 @@ class Supervisor:
     def _wait(self, inbox: SignalInbox, due: float) -> None:
         """Sleep until something happens or is ``due``, and handle what happened."""
         now = time.monotonic()
-        if now - due > LATE_SECONDS:
-            self._nursery.was_stopped()
         channels = {g.process.channel: g for g in self._generations}
         maintenance = self._caretaker.process
         readers: list[_Readable] = [inbox, *channels]
@@ -113,6 +112,7 @@ class Supervisor:
         now = time.monotonic()
         if now - due > LATE_SECONDS:
             self._nursery.was_stopped()
+            self._caretaker.was_stopped(now)
         for channel in writable:
             channel.flush()
         for channel, generation in channels.items():
@@ -180,6 +180,11 @@ class Supervisor:
             case "exited":
                 self._nursery.exited(frame, now)
                 self._close_if_drained(generation, now)
+
+    def _tell_app(self, losses: list[list[Any]]) -> None:
+        """The app's signal handlers are called by a process of the generation."""
+        if self._generations.current is not None:
+            self._generations.current.process.channel.send("tell", losses=losses)
 
     def _adopt(self, generation: Generation, now: float) -> None:
         """A loaded generation takes over."""

@@ -15,6 +15,7 @@ from taskharbor import TaskFailed
 from taskharbor.codec import Failure
 from tests.scenarios import shop
 from tests.scenarios.conftest import StartWorker
+from tests.waiting import wait_until
 
 
 def test_a_job_whose_child_is_killed_runs_again_within_a_second_and_a_half(
@@ -107,6 +108,32 @@ def test_a_worker_whose_supervisor_is_killed_is_gone_in_two_seconds(
     assert held.get(timeout=10) == "attempt 2"
     other.wait_noted("started", job=holder.id, count=2)
     other.send(signal.SIGKILL)
+
+
+def test_the_apps_handlers_are_told_of_losses(
+    worker: StartWorker, app: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "listening.py").write_text(
+        "import os, pathlib\n"
+        "from tests.scenarios.shop import app\n"
+        "def write(name, event):\n"
+        "    line = f'{event.job_id} {event.attempt} {event.move}\\n'\n"
+        "    with open(name, 'a') as file:\n"
+        "        file.write(line)\n"
+        "app.signals.lost.connect(lambda event: write('lost', event))\n"
+        "app.signals.dead.connect(lambda event: write('dead', event))\n"
+    )
+    worker(app_path="listening:app")
+    job = shop.die_by.using(max_attempts=2).delay(int(signal.SIGKILL))
+    with pytest.raises(TaskFailed):
+        job.get(timeout=20)
+    dead = wait_until(lambda: lines(tmp_path / "dead"), seconds=10, what="the signal")
+    assert dead == [f"{job.id} 2 die"]
+    assert lines(tmp_path / "lost") == [f"{job.id} 1 retry", f"{job.id} 2 die"]
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_a_generation_that_is_killed_takes_its_children_along_and_is_replaced(

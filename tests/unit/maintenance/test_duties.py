@@ -19,7 +19,7 @@ from tests.unit.maintenance.store import LEASE_SECONDS, Shop
 
 def a_reaper(shop: Shop) -> tuple[Reaper, Lulls]:
     lulls = Lulls(lease_seconds=LEASE_SECONDS, now=0.0, wall=0.0)
-    return Reaper(shop.driver, "reaper", lulls, Random(1)), lulls
+    return Reaper(shop.driver, "reaper", lulls, Random(1), lambda losses: None), lulls
 
 
 # --- leader --------------------------------------------------------------------------------------

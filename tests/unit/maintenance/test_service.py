@@ -11,9 +11,10 @@ import pytest
 
 from taskharbor.drivers.base import InspectableDriver, Want
 from taskharbor.errors import ConfigurationError, StoreUnavailable
+from taskharbor.maintenance.losses import Loss
 from taskharbor.maintenance.lost import LostChild
 from taskharbor.maintenance.service import Listeners, Service, Silent, open_shared
-from taskharbor.states import State
+from taskharbor.states import Move, State
 from taskharbor.worker.table import Phase, SlotState
 from tests.unit.maintenance.store import LEASE_SECONDS, Shop
 
@@ -42,6 +43,7 @@ class Heard:
     def __init__(self) -> None:
         self.settled: list[int] = []
         self.lost: list[tuple[str, list[int]]] = []
+        self.losses: list[Loss] = []
         self.promoted = 0
 
     def listeners(self) -> Listeners:
@@ -51,6 +53,7 @@ class Heard:
         return Listeners(
             promoted=promoted,
             settled=self.settled.append,
+            losses=self.losses.extend,
             lease_lost=lambda holder, fences: self.lost.append((holder, fences)),
         )
 
@@ -94,6 +97,11 @@ def test_a_lost_childs_jobs_are_settled_and_the_report_is_acknowledged(
     assert states(shop, jobs) == [(State.READY, 0), (State.DEAD, 1), (State.READY, 0)]
     assert heard.settled == [7]
     assert service.idle
+    assert [(loss.job_id, loss.move) for loss in heard.losses] == [
+        (jobs[0].id, Move.RELEASE),
+        (jobs[1].id, Move.DIE),
+        (jobs[2].id, Move.RELEASE),
+    ]
 
 
 def test_a_retired_holder_reserves_nothing_afterwards(shop: Shop, service: Service) -> None:
