@@ -219,7 +219,11 @@ def read_body(body: bytes) -> Call:
         raise DecodeError(
             f"the job's stored body is corrupt ({type(error).__name__}: {error})"
         ) from error
-    if type(payload) is not bytes or not isinstance(timeout, int | float | None):
+    if (
+        type(payload) is not bytes
+        or not isinstance(timeout, int | float | None)
+        or type(call.headers) is not dict
+    ):
         raise DecodeError("the job's stored body is corrupt (fields of the wrong type)")
     return call
 

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Literal, Self
 
+from taskharbor import backoff
 from taskharbor.codec import Failure
 from taskharbor.decision import Failed, HandedBack, Lost, Outcome, decide
 from taskharbor.errors import DecodeError
@@ -90,9 +91,11 @@ def policy_of(job: Reservation) -> Policy:
     """The policy in the job's body; the default one when the body can't be read (whoever runs the
     job next finds that out and says so)."""
     try:
-        return read_body(job.body).policy
+        policy = read_body(job.body).policy
+        backoff.unpack(policy.backoff)
     except DecodeError:
         return DEFAULT_POLICY
+    return policy
 
 
 def worker_lost(job: Reservation, what: str, *, kind: str = "WorkerLost") -> bytes:

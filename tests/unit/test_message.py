@@ -174,6 +174,8 @@ def test_a_newer_version_is_told_from_corruption(version: int) -> None:
 @example(b"\x01" + msgpack.packb([1, None, None, None]))
 @example(b"\x01" + msgpack.packb([b"", "soon", None, None]))
 @example(b"\x01" + msgpack.packb([b"", None, [1, 2, 3, 4, 5], None]))
+@example(b"\x01" + msgpack.packb([b"", None, ["a", None, 1, 1], None]))
+@example(b"\x01" + msgpack.packb([b"", None, None, 5]))
 @example(b"\x01" + msgpack.packb([b"", None, None]))
 @example(b"\x01" + msgpack.packb([b"", None, None, None]) + b"more")
 def test_hostile_bytes_are_a_decode_error_or_a_call(body: bytes) -> None:
@@ -183,3 +185,5 @@ def test_hostile_bytes_are_a_decode_error_or_a_call(body: bytes) -> None:
         return
     assert isinstance(call.payload, bytes)
     assert call.timeout is None or isinstance(call.timeout, int | float)
+    assert isinstance(call.headers, dict)
+    assert isinstance(call.policy.max_attempts, int | float)

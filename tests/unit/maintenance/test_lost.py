@@ -136,3 +136,20 @@ def test_a_report_survives_the_channel() -> None:
         limit_fences=(1,),
     )
     assert LostChild.from_fields(json.loads(json.dumps(child.to_fields()))) == child
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x01not a body",
+        write_body(Call(b"", policy=Policy(backoff=("cubic", 1)))),
+        write_body(Call(b"", policy=Policy(backoff=("fixed", "soon")))),
+    ],
+    ids=["empty", "no body", "unknown backoff", "impossible backoff"],
+)
+def test_a_job_with_a_corrupt_body_is_decided_by_the_default_policy(body: bytes) -> None:
+    """Else one such job would stop the reaper for all others."""
+    held = [job(1, attempt=2, losses=1)._replace(body=body)]
+    (settlement,) = settle(held, [slot(1)])
+    assert settlement.move is Move.RETRY
