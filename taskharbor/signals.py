@@ -8,8 +8,10 @@ at once, in the process and thread where the thing happened, between two jobs: k
 it raises is logged and changes nothing. A signal nobody listens to costs nothing.
 
 An attempt's end is told when it is decided, just before the store is: a worker that has lost its
-lease tells it too, and the store then refuses it. ``lost`` is told by whoever recovers the job of a
-worker that is gone.
+lease tells it too, and the store then refuses it. An attempt that ended with its process can't
+tell anything: maintenance settles it, and its worker then tells ``lost``, and ``retried`` or
+``dead``, in a process of its own. That is done once, as well as it can be: nobody tells it if that
+worker stops at this moment, or if the maintenance that settled it has no worker.
 """
 
 from __future__ import annotations

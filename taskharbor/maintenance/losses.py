@@ -18,7 +18,8 @@ from taskharbor.states import Move, Reason
 
 
 class Loss(NamedTuple):
-    """One attempt that ended with its worker, and what became of the job."""
+    """One attempt that ended with its process, and what became of the job. ``lost`` False: the
+    process was killed for this job's time limit, which is no loss but the job's own failure."""
 
     job_id: str
     task: str
@@ -29,6 +30,7 @@ class Loss(NamedTuple):
     reason: Reason
     delay: float
     error: bytes | None
+    lost: bool = True
 
     @classmethod
     def of(cls, job: Reservation, settlement: Settlement) -> Self:
@@ -42,21 +44,23 @@ class Loss(NamedTuple):
             settlement.reason,
             settlement.delay,
             settlement.error,
+            settlement.loss,
         )
 
     def to_fields(self) -> list[Any]:
         """Plain values for a channel."""
-        error = None if self.error is None else b64encode(self.error).decode()
-        return [*self[:-1], error]
+        *others, error, lost = self
+        return [*others, None if error is None else b64encode(error).decode(), lost]
 
     @classmethod
     def from_fields(cls, fields: Sequence[Any]) -> Self:
-        job_id, task, queue, attempt, fence, move, reason, delay, error = fields
+        job_id, task, queue, attempt, fence, move, reason, delay, error, lost = fields
         decoded = None if error is None else b64decode(error)
-        return cls(job_id, task, queue, attempt, fence, Move(move), Reason(reason), delay, decoded)
+        how = (Move(move), Reason(reason), delay, decoded, lost)
+        return cls(job_id, task, queue, attempt, fence, *how)
 
     def send(self, signals: Signals) -> None:
-        """Call the handlers: of ``lost``, and of what became of the job."""
+        """Call the handlers: of ``lost``, if it is one, and of what became of the job."""
         job = Reservation(
             id=self.job_id,
             queue=self.queue,
@@ -77,7 +81,7 @@ class Loss(NamedTuple):
             self.reason,
             delay=self.delay,
             error=self.error,
-            loss=True,
+            loss=self.lost,
         )
         signals.attempt_ended(job, settlement)
 
@@ -85,9 +89,10 @@ class Loss(NamedTuple):
 def losses_among(
     jobs: Iterable[Reservation], settlements: Iterable[Settlement], answers: Iterable[Settled]
 ) -> list[Loss]:
-    """The losses that the store applied; the three go together one by one."""
+    """What the store applied of the settlements that ended an attempt (and are no mere hand-back);
+    the three go together one by one."""
     return [
         Loss.of(job, settlement)
         for job, settlement, answer in zip(jobs, settlements, answers, strict=True)
-        if settlement.loss and answer.verdict is Verdict.APPLIED
+        if (settlement.loss or settlement.charged) and answer.verdict is Verdict.APPLIED
     ]

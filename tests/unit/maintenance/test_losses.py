@@ -14,7 +14,7 @@ from taskharbor.maintenance.losses import Loss, losses_among
 from taskharbor.message import DEFAULT_POLICY
 from taskharbor.settlement import Settlement
 from taskharbor.signals import AttemptEnded, Signals
-from taskharbor.states import State
+from taskharbor.states import Reason, State
 from tests.unit.maintenance.store import Shop
 
 
@@ -40,6 +40,20 @@ def test_handlers_of_lost_and_of_what_became_of_the_job_are_called(loss: Loss) -
     event = heard[0][1]
     assert (event.job_id, event.attempt, event.fence) == (loss.job_id, 1, loss.fence)
     assert event.error == b"what happened"
+
+
+def test_a_job_past_its_hard_limit_is_told_by_its_end_and_is_no_loss(shop: Shop) -> None:
+    (job,) = shop.running()
+    settlement = Settlement.die(job.id, job.fence, error=None, reason=Reason.TIMED_OUT)
+    answers = [Settled(Verdict.APPLIED, State.DEAD)]
+    (told,) = losses_among([job], [settlement], answers)
+    assert Loss.from_fields(json.loads(json.dumps(told.to_fields()))) == told
+    signals = Signals()
+    heard: list[AttemptEnded] = []
+    signals.dead.connect(heard.append)
+    signals.lost.connect(heard.append)
+    told.send(signals)
+    assert [event.reason for event in heard] == [Reason.TIMED_OUT]
 
 
 def test_only_losses_that_the_store_applied_are_told(shop: Shop) -> None:
