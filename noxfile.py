@@ -15,6 +15,8 @@ import nox
 
 HERE = "{}.{}".format(*sys.version_info[:2])
 BENCHMARKS = Path(__file__).parent / "benchmarks"
+# Most tests wait for processes: more of them fit on the cores. `-- -n0` for one at a time.
+PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
 
 nox.needs_version = ">=2025.2.9"
@@ -25,6 +27,7 @@ nox.options.sessions = [
     "docs",
     "compatibility",
     "benchmark",
+    "chaos",
     "conformance",
     "tests",
 ]
@@ -107,21 +110,21 @@ def tests(session: nox.Session) -> None:
     """Units, scenarios with real processes and servers, simulation."""
     install_for_tests(session)
     elsewhere = ["--ignore=tests/chaos", "--ignore=tests/typing"]
-    run_pytest(session, "tests", *elsewhere)
+    run_pytest(session, "tests", *elsewhere, *PARALLEL)
 
 
 @nox.session(python=OTHER_PYTHONS)
 def compatibility(session: nox.Session) -> None:
     """What needs no server, on the other Pythons that are installed."""
     install_for_tests(session)
-    run_pytest(session, "tests/unit", "conformance/test_memory.py")
+    run_pytest(session, "tests/unit", "conformance/test_memory.py", *PARALLEL)
 
 
 @nox.session
 def conformance(session: nox.Session) -> None:
     """The shipped suite against every driver of ours."""
     install_for_tests(session)
-    run_pytest(session, "conformance")
+    run_pytest(session, "conformance", *PARALLEL)
 
 
 @nox.session
