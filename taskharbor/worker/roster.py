@@ -116,7 +116,11 @@ def _cause(
     if code == ExitCode.FORCED and child.stopping:
         return "stop", ()
     # TERM before the child had set its own handlers: it held nothing yet.
-    if code in _AS_ASKED or (child.stopping and code == -signal.SIGTERM):
+    if child.stopping and code == -signal.SIGTERM:
+        return "ended", ()
+    # A child that ends by itself runs nothing any more: where something runs, it was the task's
+    # code that ended the process, with os._exit(0).
+    if code in _AS_ASKED and not state.started:
         return "ended", ()
     return "died", ()
 

@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from taskharbor.app import TaskHarbor
-from taskharbor.drivers.base import Job
+from taskharbor.drivers.base import InspectableDriver, Job
 from taskharbor.ids import new_id
 from taskharbor.states import State
 from taskharbor.worker.child import run_child
@@ -21,6 +21,10 @@ from taskharbor.worker.logs import configure_logging
 from taskharbor.worker.table import ChildState, SharedTable
 from taskharbor.worker.wake import Wake
 from tests.waiting import wait_until
+
+
+Way = Callable[[InspectableDriver], InspectableDriver]
+"""Puts something between a child and its store."""
 
 
 class Ledger:
@@ -44,8 +48,11 @@ class Ledger:
 class Child:
     """A forked child, its row of the shared table and its wake-ups."""
 
-    def __init__(self, app: TaskHarbor, log: Path, **settings: Any) -> None:
+    def __init__(
+        self, app: TaskHarbor, log: Path, way: Way | None = None, **settings: Any
+    ) -> None:
         self._app = app
+        self._way = way
         self._log = log
         self._config = WorkerConfig(app_path="tests", concurrency=1, log_level="debug", **settings)
         self._table = SharedTable(1, self._config.slots)
@@ -68,17 +75,18 @@ class Child:
                 os.dup2(log.fileno(), 2)
                 sys.stderr = log
                 configure_logging("debug", "json", role="child")
-                return run_child(
-                    ChildContext(
-                        app=self._app,
-                        config=self._config,
-                        holder=self.holder,
-                        index=0,
-                        table=self._table.child(0),
-                        wake=self.wake,
-                        parent=parent,
-                    )
+                context = ChildContext(
+                    app=self._app,
+                    config=self._config,
+                    holder=self.holder,
+                    index=0,
+                    table=self._table.child(0),
+                    wake=self.wake,
+                    parent=parent,
                 )
+                driver = self._app.driver
+                with self._app.connected_to(self._way(driver) if self._way else driver):
+                    return run_child(context)
         except BaseException:  # noqa: BLE001 - printed, and the test sees the code
             traceback.print_exc(file=sys.stderr)
             return 99
@@ -128,9 +136,9 @@ class Yard:
         self.directory = directory
         self._children: list[Child] = []
 
-    def child(self, **settings: Any) -> Child:
+    def child(self, way: Way | None = None, **settings: Any) -> Child:
         log = self.directory / f"child-{len(self._children)}.log"
-        child = Child(self.app, log, **settings)
+        child = Child(self.app, log, way, **settings)
         self._children.append(child)
         return child
 

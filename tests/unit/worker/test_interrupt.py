@@ -1,0 +1,140 @@
+"""The soft limit strikes in the attempt that it is meant for, or nowhere."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from taskharbor.app import TaskHarbor
+from taskharbor.control import SoftTimeLimit
+from taskharbor.lease import Reservation
+from taskharbor.states import Reason
+from taskharbor.worker.attempt import Attempt, Station
+from taskharbor.worker.executor import Executor
+from taskharbor.worker.held import Held
+from taskharbor.worker.interrupt import SIGNAL, Interrupter
+from taskharbor.worker.settler import Settler
+from taskharbor.worker.table import SharedTable, boot_time
+from taskharbor.worker.waker import Alarm
+
+
+@pytest.fixture
+def station() -> Iterator[Station]:
+    app = TaskHarbor("memory://")
+    alarm = Alarm()
+    with SharedTable(1, 1) as table:
+        yield Station(
+            app.driver, "holder", Settler(), table.child(0), alarm, slots=1, lease_seconds=30.0
+        )
+    alarm.close()
+
+
+@pytest.fixture
+def interrupter(station: Station) -> Iterator[Interrupter]:
+    before = signal.getsignal(SIGNAL)
+    yield Interrupter(station.attempts)
+    signal.signal(SIGNAL, before)
+
+
+def attempt_at(station: Station, job: Reservation) -> Attempt:
+    attempt = Attempt(station, Held(job, boot_time() + 30.0), 0, boot_time())
+    station.attempts[0] = attempt
+    return attempt
+
+
+def reserve(app: TaskHarbor, task: str, fence: int) -> Reservation:
+    message = app.tasks[task].message((), {})
+    return Reservation(message.id, "default", task, message.body, fence, 1, 0, 0, 0.0, 0.0, 30.0)
+
+
+def test_a_signal_for_another_attempt_or_none_does_nothing(
+    station: Station, interrupter: Interrupter
+) -> None:
+    interrupter.fire(7)
+    attempt = attempt_at(station, reserve_noop(8))
+    strikes: list[int] = []
+    attempt.interrupt = lambda: strikes.append(8)
+    interrupter.fire(7)
+    assert strikes == []
+    interrupter.fire(8)
+    interrupter.fire(8)
+    assert strikes == [8], "once"
+
+
+def test_a_signal_outside_of_the_tasks_code_does_nothing(
+    station: Station, interrupter: Interrupter
+) -> None:
+    attempt_at(station, reserve_noop(8))
+    interrupter.fire(8)  # the attempt's interrupt is None here
+
+
+def test_no_strike_ever_hits_our_own_code(station: Station, interrupter: Interrupter) -> None:
+    """Thousands of short attempts under a hail of signals, each aimed at whatever runs right then:
+    every attempt ends as a success or as timed out, and nothing escapes."""
+    app = TaskHarbor("memory://")
+
+    @app.task(name="spin")
+    def spin() -> int:
+        total = 0
+        for number in range(40):
+            total += number
+        return total
+
+    @app.task(name="cleans")
+    def cleans() -> None:
+        try:
+            for _ in range(20):
+                time.sleep(0)
+        except SoftTimeLimit:
+            for _ in range(20):
+                time.sleep(0)
+            raise
+
+    executor = Executor(app)
+    stop = threading.Event()
+    aimed = 0
+
+    def hail() -> None:
+        nonlocal aimed
+        rng = Random(11)
+        while not stop.is_set():
+            attempt = station.attempts[0]
+            if attempt is not None:
+                aimed += 1
+                interrupter.fire(attempt.fence)
+            stop.wait(rng.random() * 0.0002)
+
+    shooter = threading.Thread(target=hail)
+    shooter.start()
+    ended = {Reason.SUCCEEDED: 0, Reason.TIMED_OUT: 0}
+    deadline = time.monotonic() + 4.0
+    fence = 0
+    try:
+        while time.monotonic() < deadline:
+            fence += 1
+            job = reserve(app, "spin" if fence % 3 else "cleans", fence)
+            attempt = attempt_at(station, job)
+            settlement = executor.run(job, attempt)
+            station.attempts[0] = None
+            assert settlement.fence == fence
+            ended[settlement.reason] += 1
+    finally:
+        stop.set()
+        shooter.join()
+    assert ended[Reason.SUCCEEDED] > 100
+    assert ended[Reason.TIMED_OUT] > 100
+    assert aimed > 1000
+
+
+def reserve_noop(fence: int) -> Reservation:
+    app = TaskHarbor("memory://")
+
+    @app.task(name="noop")
+    def noop() -> None: ...
+
+    return reserve(app, "noop", fence)
