@@ -101,6 +101,8 @@ class Planner:
             return Wait(self._retry.at, listen=False)
         if self._recovery.due(now):
             return Reconcile()
+        if self._recovery.doubt:
+            return Wait(self._recovery.ask_at, listen=False)
         want = self._want(now)
         if want is not None or self._must_send():
             return Ask(settler.take(), want)
@@ -139,8 +141,8 @@ class Planner:
     def _wait(self) -> Wait:
         if self._shutdown.draining or self._settler.running >= self._slots:
             return Wait(None, listen=False)
-        recheck = self._recovery.recheck_at
-        until = self._idle_until if recheck is None else min(self._idle_until, recheck)
+        ask_at = self._recovery.ask_at
+        until = self._idle_until if ask_at is None else min(self._idle_until, ask_at)
         return Wait(until, listen=True)
 
     # --- what came of it ----------------------------------------------------------------------
@@ -166,7 +168,7 @@ class Planner:
         self._settler.unanswered(ask.batch)
         self._retry.failed(now)
         if ask.want is not None:
-            self._recovery.reserve_unanswered()
+            self._recovery.reserve_unanswered(now)
 
     def reconciled(
         self,

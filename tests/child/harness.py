@@ -22,7 +22,6 @@ from taskharbor.worker.table import ChildState, SharedTable
 from taskharbor.worker.wake import Wake
 from tests.waiting import wait_until
 
-
 Way = Callable[[InspectableDriver], InspectableDriver]
 """Puts something between a child and its store."""
 

@@ -191,6 +191,8 @@ class SimulatedChild:
     def _leave(self, code: ExitCode) -> None:
         if self.settler.running and not self.shutdown.leaving:
             raise Broken(f"{self.holder} left while a job was running")
+        if not self.shutdown.leaving and self.settler.worth_waiting_for(self._now()):
+            raise Broken(f"{self.holder} left with settlements that nobody will send")
         self.exit_code = code
         self.kill()
 

@@ -18,10 +18,12 @@ from taskharbor.worker.table import Phase
 from tests.simulation.child import SimulatedChild
 from tests.simulation.jobs import Broken, Checker, make_plans
 from tests.simulation.network import CLEAR, Call, Network, Weather
-from tests.simulation.scheduler import Scheduler, Steps
+from tests.simulation.scheduler import Actor, Scheduler, Steps
 
 QUEUES = (("mail", 3), ("default", 1))
 CHAOS_SECONDS = 12.0
+BUSY_STEPS = 400
+"""About as many steps as a history takes until most of its jobs have run."""
 SETTLE_SECONDS = 240.0
 """Longer than any chain of retries, timeouts and leases of one history."""
 
@@ -44,7 +46,7 @@ class History:
     """``run()`` raises Broken when a promise did not hold."""
 
     def __init__(
-        self, seed: int, chaos: Chaos, *, jobs: int = 14, children: int = 2, slots: int = 1
+        self, seed: int, chaos: Chaos, *, jobs: int = 30, children: int = 2, slots: int = 1
     ) -> None:
         self.scheduler = Scheduler(Random(seed))
         self._chaos = chaos
@@ -56,6 +58,7 @@ class History:
         self.checker = Checker(self._store, make_plans(self._rng, jobs, names))
         self._children: list[SimulatedChild] = []
         self._born = 0
+        self._victim: SimulatedChild | None = None
         self._child_count = children
 
     def run(self) -> None:
@@ -64,17 +67,35 @@ class History:
             self._start_child()
         self.scheduler.spawn(self._maintain())
         for event in self._events():
-            self.scheduler.call_later(CHAOS_SECONDS * self._rng.random(), event)
-        self.scheduler.run(self.scheduler.now() + CHAOS_SECONDS)
-        self._network.weather = CLEAR
-        deadline = self.scheduler.now() + SETTLE_SECONDS
-        while self.checker.unfinished():
-            if self.scheduler.now() >= deadline:
-                raise Broken(f"never finished: {self.checker.unfinished()}")
+            if self._rng.random() < 0.5:
+                self.scheduler.call_later(CHAOS_SECONDS * self._rng.random(), event)
+            else:
+                self.scheduler.at_step[self._rng.randrange(BUSY_STEPS)] = self._to_whose_turn(event)
+        began = self.scheduler.now()
+        while not self.checker.all_finished():
             self.scheduler.run(self.scheduler.now() + 1.0)
+            if self.scheduler.now() >= began + CHAOS_SECONDS:
+                self._network.weather = CLEAR
+            if self.scheduler.now() >= began + CHAOS_SECONDS + SETTLE_SECONDS:
+                break
         self.checker.final()
 
     # --- what goes wrong ----------------------------------------------------------------------
+
+    def _to_whose_turn(self, event: Callable[[], None]) -> Callable[[Actor], None]:
+        """``event``, for the child whose actor it is."""
+
+        def strike(actor: Actor) -> None:
+            for child in self._children:
+                if actor in child.actors:
+                    self._victim = child
+            event()
+            self._victim = None
+
+        return strike
+
+    def _choose(self) -> SimulatedChild:
+        return self._victim or self._rng.choice(self._children)
 
     def _events(self) -> list[Callable[[], None]]:
         chaos = self._chaos
@@ -110,8 +131,8 @@ class History:
             yield self.scheduler.now() + 0.2
         if child in self._children:
             self._children.remove(child)
-            yield from self._retire(child, ended=True)
             self._start_child()
+            yield from self._retire(child, ended=True)
 
     def _kill(self) -> None:
         self.scheduler.spawn(self._retire(self._lose(), ended=False), 0.1)
@@ -121,25 +142,25 @@ class History:
         self._lose()
 
     def _lose(self) -> SimulatedChild:
-        child = self._rng.choice(self._children)
+        child = self._choose()
         child.kill()
         self._children.remove(child)
         self._start_child()
         return child
 
     def _suspend(self) -> None:
-        child = self._rng.choice(self._children)
+        child = self._choose()
         child.suspend(self.scheduler.now() + 10.0 * self._rng.random())
 
     def _starve(self) -> None:
-        child = self._rng.choice(self._children)
+        child = self._choose()
         child.starve_heartbeat(self.scheduler.now() + 10.0 * self._rng.random())
 
     def _outage(self) -> None:
-        self._network.down_until = self.scheduler.now() + 4.0 * self._rng.random()
+        self._network.down_until = self.scheduler.now() + 9.0 * self._rng.random()
 
     def _terminate(self) -> None:
-        child = self._rng.choice(self._children)
+        child = self._choose()
         child.terminate()
         if self._rng.random() < 0.3:
             self.scheduler.call_later(3.0 * self._rng.random(), child.quit)
@@ -153,7 +174,7 @@ class History:
 
     def _maintain(self) -> Steps:
         while True:
-            yield self.scheduler.now() + 0.25
+            yield self.scheduler.now() + 0.5
             try:
                 yield from self._network.call(lambda: self._store.promote(100))
                 expired = yield from self._network.call(lambda: self._store.expired(100))

@@ -37,6 +37,9 @@ class Plan:
         return Message(id=self.id, task="sim", body=body, queue=self.queue, delay=self.delay)
 
 
+_SECONDS = (0.0,) * 4 + (0.0002,) * 4 + (0.001,) * 4 + (0.004, 0.06, 0.5, 8.0)
+
+
 def make_plans(rng: Random, count: int, queues: Sequence[str]) -> dict[str, Plan]:
     return {plan.id: plan for plan in (_make_plan(rng, number, queues) for number in range(count))}
 
@@ -46,7 +49,7 @@ def _make_plan(rng: Random, number: int, queues: Sequence[str]) -> Plan:
     return Plan(
         id=f"job-{number}",
         queue=rng.choice(queues),
-        seconds=rng.choice((0.0, 0.0, 0.0002, 0.001, 0.004, 0.06, 0.5, 4.0)),
+        seconds=rng.choice(_SECONDS),
         failures=rng.choice((0, 0, 0, 0, 1, 9)),
         policy=Policy(max_attempts=max_attempts, backoff=("fixed", rng.choice((0.0, 0.3, 2.0)))),
         timeout=rng.choice((None, None, 2.0)),
@@ -76,7 +79,8 @@ class Checker:
         """Nothing is started without a lease that is valid at that moment."""
         there = self.store.get(job.id)
         if there is None or there.state is not State.RUNNING or there.fence != job.fence:
-            raise Broken(f"{job.id} was started with fence {job.fence}, but is {there}")
+            is_now = "gone" if there is None else f"{there.state} ({there.reason})"
+            raise Broken(f"{job.id} was started with fence {job.fence}, but is {is_now}")
         if there.lease_expires_at is None or there.lease_expires_at <= now:
             raise Broken(f"{job.id} was started after its lease had run out")
         if job.attempt > self.plans[job.id].policy.max_attempts:
@@ -96,9 +100,13 @@ class Checker:
             if settlement.reason is Reason.SUCCEEDED and not self.ended.get(settlement.fence):
                 raise Broken(f"{settlement.job_id} succeeded, but that attempt never ended so")
 
-    def unfinished(self) -> list[str]:
-        jobs = (self.store.get(job_id) for job_id in self.plans)
-        return [f"{job.id} {job.state}" for job in jobs if job and not job.state.terminal]
+    def all_finished(self) -> bool:
+        return not any(
+            number
+            for queue in self.store.queues()
+            for state, number in queue.counts.items()
+            if not state.terminal
+        )
 
     def final(self) -> None:
         """Every job ended once, and no attempt was charged that was not run.

@@ -21,7 +21,7 @@ KINDS: dict[str, Chaos] = {
     "host_losses": Chaos(host_losses=2, kills=1),
     "suspensions": Chaos(suspensions=3),
     "starved_heartbeats": Chaos(starvations=3),
-    "outages": Chaos(outages=3),
+    "outages": Chaos(weather=Weather(lost_reply=0.1), outages=3),
     "terminations": Chaos(terminations=4),
     "cancels": Chaos(cancels=5, kills=1),
     "everything": Chaos(
@@ -35,6 +35,8 @@ KINDS: dict[str, Chaos] = {
         cancels=2,
     ),
 }
+NOTHING_EXPIRES = {"calm", "lost_replies", "late_requests", "terminations", "kills", "cancels"}
+"""Where every child runs or is known to be dead, nothing may wait for a lease to run out."""
 HISTORIES = int(os.environ.get("HISTORIES", "200"))
 """Per kind."""
 FIRST_SEED = int(os.environ.get("FIRST_SEED", "0"))
@@ -44,6 +46,8 @@ def play(kind: str, seed: int) -> History:
     history = History(seed, KINDS[kind], slots=3 if seed % 3 == 2 else 1)
     try:
         history.run()
+        if kind in NOTHING_EXPIRES and history.checker.reaped:
+            raise Broken(f"{history.checker.reaped} leases ran out")
     except Broken as broken:
         raise Broken(f"kind {kind!r}, seed {seed}: {broken}") from broken
     return history

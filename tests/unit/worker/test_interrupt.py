@@ -73,17 +73,37 @@ def test_a_signal_outside_of_the_tasks_code_does_nothing(
     interrupter.fire(8)  # the attempt's interrupt is None here
 
 
-def test_no_strike_ever_hits_our_own_code(station: Station, interrupter: Interrupter) -> None:
-    """Thousands of short attempts under a hail of signals, each aimed at whatever runs right then:
-    every attempt ends as a success or as timed out, and nothing escapes."""
-    app = TaskHarbor("memory://")
+class Hail:
+    """A thread that fires at whatever runs right then, again and again."""
 
+    def __init__(self, station: Station, interrupter: Interrupter) -> None:
+        self.shots = 0
+        self._station = station
+        self._interrupter = interrupter
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        rng = Random(11)
+        while not self._stop.wait(rng.random() * 0.0002):
+            attempt = self._station.attempts[0]
+            if attempt is not None:
+                self.shots += 1
+                self._interrupter.fire(attempt.fence)
+
+    def __enter__(self) -> Hail:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def make_short_tasks(app: TaskHarbor) -> None:
     @app.task(name="spin")
     def spin() -> int:
-        total = 0
-        for number in range(40):
-            total += number
-        return total
+        return sum(number * number for number in range(40))
 
     @app.task(name="cleans")
     def cleans() -> None:
@@ -95,40 +115,26 @@ def test_no_strike_ever_hits_our_own_code(station: Station, interrupter: Interru
                 time.sleep(0)
             raise
 
+
+def test_no_strike_ever_hits_our_own_code(station: Station, interrupter: Interrupter) -> None:
+    """Thousands of short attempts in a hail of signals: every attempt ends as a success or as timed
+    out, and nothing escapes."""
+    app = TaskHarbor("memory://")
+    make_short_tasks(app)
     executor = Executor(app)
-    stop = threading.Event()
-    aimed = 0
-
-    def hail() -> None:
-        nonlocal aimed
-        rng = Random(11)
-        while not stop.is_set():
-            attempt = station.attempts[0]
-            if attempt is not None:
-                aimed += 1
-                interrupter.fire(attempt.fence)
-            stop.wait(rng.random() * 0.0002)
-
-    shooter = threading.Thread(target=hail)
-    shooter.start()
     ended = {Reason.SUCCEEDED: 0, Reason.TIMED_OUT: 0}
     deadline = time.monotonic() + 4.0
     fence = 0
-    try:
+    with Hail(station, interrupter) as hail:
         while time.monotonic() < deadline:
             fence += 1
             job = reserve(app, "spin" if fence % 3 else "cleans", fence)
-            attempt = attempt_at(station, job)
-            settlement = executor.run(job, attempt)
+            settlement = executor.run(job, attempt_at(station, job))
             station.attempts[0] = None
             assert settlement.fence == fence
             ended[settlement.reason] += 1
-    finally:
-        stop.set()
-        shooter.join()
-    assert ended[Reason.SUCCEEDED] > 100
-    assert ended[Reason.TIMED_OUT] > 100
-    assert aimed > 1000
+    assert min(ended.values()) > 100, ended
+    assert hail.shots > 1000
 
 
 def reserve_noop(fence: int) -> Reservation:

@@ -21,6 +21,7 @@ from taskharbor.worker.planner import (
     Wait,
 )
 from taskharbor.worker.prefetch import Prefetch, Rotation
+from taskharbor.worker.recovery import ON_ITS_WAY_SECONDS
 from taskharbor.worker.settler import Settler
 from taskharbor.worker.shutdown import Budget, Shutdown
 from tests.unit.worker.making import extended, reply, reservations, success
@@ -171,11 +172,15 @@ def test_after_a_lost_reserve_it_asks_what_it_holds_before_anything_else(rig: Ri
     assert step.until is not None
     assert rig.now < step.until <= rig.now + 0.05
     rig.now = step.until
+    assert rig.next() == Wait(100.0 + ON_ITS_WAY_SECONDS, listen=False)
+    rig.now += ON_ITS_WAY_SECONDS
     assert isinstance(rig.next(), Reconcile)
 
 
 def test_it_never_spins_and_tries_again_within_a_second(rig: Rig) -> None:
     rig.planner.unanswered(rig.ask(), rig.now)
+    rig.now += ON_ITS_WAY_SECONDS
+    rig.planner.reconcile_failed(rig.now)
     for _ in range(50):
         step = rig.next()
         assert isinstance(step, Wait)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from taskharbor.worker.recovery import MOST_DELAY_SECONDS, Recovery, Retry
+from taskharbor.worker.recovery import (
+    MOST_DELAY_SECONDS,
+    ON_ITS_WAY_SECONDS,
+    Recovery,
+    Retry,
+)
 
 
 def test_delays_grow_to_a_cap_with_jitter() -> None:
@@ -30,11 +35,12 @@ def test_a_success_lifts_the_block() -> None:
     assert retry.at <= 100.05, "the next failure starts small again"
 
 
-def test_after_a_lost_reserve_the_store_is_asked_at_once_and_once_more_later() -> None:
+def test_after_a_lost_reserve_the_store_is_asked_soon_and_once_more_later() -> None:
     recovery = Recovery(recheck_seconds=5.0)
     assert not recovery.due(0.0)
-    recovery.reserve_unanswered()
-    assert recovery.due(0.0)
+    recovery.reserve_unanswered(0.0)
+    assert not recovery.due(0.9 * ON_ITS_WAY_SECONDS)
+    assert recovery.due(ON_ITS_WAY_SECONDS)
     recovery.reconciled(1.0)
     assert not recovery.due(5.9)
     assert recovery.due(6.0)
