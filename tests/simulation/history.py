@@ -16,7 +16,7 @@ from taskharbor.states import Reason
 from taskharbor.worker.shutdown import Budget
 from taskharbor.worker.table import Phase
 from tests.simulation.child import SimulatedChild
-from tests.simulation.jobs import Broken, Checker, make_plans
+from tests.simulation.jobs import Checker, make_plans
 from tests.simulation.network import CLEAR, Call, Network, Weather
 from tests.simulation.scheduler import Actor, Scheduler, Steps
 

@@ -62,7 +62,7 @@ class Broken(AssertionError):
     """A promise that did not hold."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Checker:
     """Watches every start, end and settlement; asks the store itself, beside any network."""
 
