@@ -1,91 +1,130 @@
 -- Store jobs that are not there yet; what is there stays as it is.
 --
--- request  [[id, head, tail, digest, eta_us or false, delay_us, expires_in_us or false]...]
---          head = msgpack [queue, priority, retention, key, key_until, expires_at_us];
---          tail = msgpack [task, digest, body], not read here
--- returns  [[id, created, same_request]...]
+-- request  [heads, which, ids, digests, fragments]
+--          heads: [[queue, priority, retention, key, key_until, expires_at_us, eta_us, delay_us,
+--          expires_in_us]...], absent values false; which: the head's place for each job, or false
+--          when all have the first; digests: one each, or false when all are empty; fragments: see
+--          RAW in common.lua
+-- returns  true when all were stored as asked, else [[id, created, same_request]...]
 -- O(jobs * log(jobs))
-local function digest_of(raw)
-  local _, _, length = struct.unpack('>ddH', raw)
-  -- The tail is an array of three whose first two are task and digest; cmsgpack reads no further.
-  return cmsgpack.unpack(string.sub(raw, 19 + length))[2]
+local heads, which, ids, digests, fragments = unpack(request)
+
+local function prepare(head)
+  local queue, priority, retention, key, key_until, expires, eta, delay, expires_in = unpack(head)
+  if expires_in then expires = now + expires_in end
+  local due = eta and math.max(now, eta) or now + delay
+  local is_plain = not (retention and retention[1] <= 0) and not (key and key_until == 'terminal')
+  return {
+    queue = queue, key = key, key_until = key_until, expires = expires or nil, priority = priority,
+    retention = retention, due = due, base = (100 - priority) * PRIORITY_STEP,
+    flags = (is_plain and PLAIN or 0) + (expires and EXPIRES or 0),
+    has_extra = retention or key or expires,
+    line = due <= now and later('ZADD', 'r:' .. queue) or nil, ready = 0,
+  }
 end
 
-local function holder_of_key(queue, key)
-  local held = get(prefix .. 'k:' .. queue .. ':' .. key)
+local function key_holder(head)
+  local held = hget('k', key_name(head.queue, head.key))
   if not held then return nil end
   local entry = cmsgpack.unpack(held)
   if entry[2] and now >= entry[2] then return nil end
   return entry[1]
 end
 
-local fresh = {} -- ids that this call stores, with their digest
+local fresh = {} -- id -> digest of what this call stores
 
-local function known(id, digest)
+local function known(id, raw, digest)
   local stored = fresh[id]
   if stored == nil then
-    local raw = get(prefix .. 'j:' .. id)
+    raw = raw or hget('j', id)
     if not raw then return nil end
-    stored = digest_of(raw)
+    stored = unpack_raw(id, raw).digest or ''
   end
   return {id, false, stored == digest}
 end
 
-local function store(item, head, order)
-  local id, eta, delay, expires_in = item[1], item[5], item[6], item[7]
-  local packed = item[2]
-  if expires_in then
-    head[6] = now + expires_in
-    for i = 1, 6 do if head[i] == nil then head[i] = false end end
-    packed = cmsgpack.pack(head)
+local first = tonumber(redis.call('HGET', prefix .. 'c', 'i') or '0')
+local order, all_new = first, true
+local answers, buckets = {}, {}
+local raws, stored = later('HSET', 'j'), many('j', ids)
+local bucket, bucket_values, bucket_end = nil, nil, -1
+
+local function index(id)
+  if order > bucket_end then
+    bucket = math.floor(order / BUCKET)
+    bucket_end = bucket * BUCKET + BUCKET - 1
+    bucket_values = later('HSET', 'o:' .. text(bucket))
+    buckets[#buckets + 1] = bucket
+    buckets[#buckets + 1] = text(bucket)
   end
-  local raw = struct.pack('>ddH', order, now, #packed) .. packed .. item[3]
-  put(prefix .. 'j:' .. id, raw)
-  local job = {
-    id = id, order = order, queue = head[1], priority = head[2], expires = head[6] or nil, m = {},
-  }
-  local due = eta and math.max(now, eta) or now + delay
-  if due > now then
-    job.m = {s = 'scheduled', r = 'enqueued', a = 0, l = 0, d = due}
-    line_up(job, 'scheduled', 'enqueued', due)
-    put(prefix .. 'm:' .. id, cmsgpack.pack(job.m))
+  bucket_values[#bucket_values + 1] = order % BUCKET
+  bucket_values[#bucket_values + 1] = id
+end
+
+local function store(id, head, digest, fragment)
+  order = order + 1
+  head.used = true
+  local extra = ''
+  if head.has_extra or digest ~= '' then
+    local key, expires = head.key, head.expires or false
+    extra = cmsgpack.pack({head.retention, key, head.key_until, expires, digest})
+  end
+  local count_ = #raws
+  raws[count_ + 1] = id
+  raws[count_ + 2] = struct.pack(
+    RAW, order, now, head.priority, head.flags, #head.queue, head.queue, #extra, extra
+  ) .. fragment
+  if head.line then
+    local line = head.line
+    line[#line + 1] = head.base + order
+    line[#line + 1] = id
+    head.ready = head.ready + 1
   else
-    zput('r:' .. job.queue, id, ready_score(job))
-    published[prefix .. 'w:' .. job.queue] = '1'
-    count(job.queue, 'ready', 1)
+    local job = {
+      id = id, order = order, queue = head.queue, expires = head.expires, flags = head.flags,
+      retention = head.retention or DEFAULT_RETENTION, m = {a = 0, l = 0},
+    }
+    line_up(job, 'scheduled', 'enqueued', head.due)
+    hput('m', id, pack_mutable(job))
   end
-  local bucket = math.floor(order / BUCKET)
-  hput('o:' .. text(bucket), text(order % BUCKET), id)
-  zput('O', text(bucket), bucket)
-  sput('Q', job.queue, true)
-  fresh[id] = item[4]
-  if head[4] then
-    local lasts = head[5]
+  index(id)
+  fresh[id] = digest
+  if head.key then
+    local lasts = head.key_until
     local till = type(lasts) == 'number' and now + lasts or false
-    put(prefix .. 'k:' .. job.queue .. ':' .. head[4], cmsgpack.pack({id, till}))
+    hput('k', key_name(head.queue, head.key), cmsgpack.pack({id, till}))
   end
 end
 
-local keys = {}
-for i, item in ipairs(request) do keys[i] = prefix .. 'j:' .. item[1] end
-load(keys)
-local first = tonumber(get(prefix .. 'i') or '0')
-local order = first
-local answers = {}
-for i, item in ipairs(request) do
-  local head = cmsgpack.unpack(item[2])
-  local answer = known(item[1], item[4])
-  if not answer and head[4] then
-    local other = holder_of_key(head[1], head[4])
-    answer = other and known(other, item[4])
+for i, head in ipairs(heads) do heads[i] = prepare(head) end
+for i, id in ipairs(ids) do
+  local head, digest = heads[which and which[i] or 1], digests and digests[i] or ''
+  local answer
+  if stored[i] or fresh[id] then answer = known(id, stored[i], digest) end
+  if not answer and head.key then
+    local other = key_holder(head)
+    answer = other and known(other, nil, digest)
   end
-  if not answer then
-    order = order + 1
-    store(item, head, order)
-    answer = {item[1], true, true}
+  if answer then
+    all_new = false
+  else
+    store(id, head, digest, fragments[i])
+    answer = {id, true, true}
   end
   answers[i] = answer
 end
-if order > first then put(prefix .. 'i', text(order)) end
+if order > first then
+  local counter = later('HSET', 'c')
+  counter[1], counter[2] = 'i', order
+  local index_ = later('ZADD', 'O')
+  for i = 1, #buckets do index_[i] = buckets[i] end
+  for _, head in ipairs(heads) do
+    if head.used then sput('Q', head.queue, true) end
+    if head.ready > 0 then
+      count(head.queue, 'ready', head.ready)
+      wake(head.queue, head.ready)
+    end
+  end
+end
 flush()
-return cmsgpack.pack(answers)
+return cmsgpack.pack(all_new or answers)

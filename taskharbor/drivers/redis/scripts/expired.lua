@@ -3,5 +3,5 @@
 -- request  [limit]
 -- returns  [reservation...]
 -- O(limit * log(running))
-local ids = redis.call('ZRANGEBYSCORE', prefix .. 'l', '-inf', text(now), 'LIMIT', 0, request[1])
-return cmsgpack.pack(reservations(ids))
+return reservations(
+  redis.call('ZRANGEBYSCORE', prefix .. 'l', '-inf', now, 'LIMIT', 0, request[1]))

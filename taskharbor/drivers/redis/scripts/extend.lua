@@ -16,11 +16,10 @@ local function renew(id, fence, progress, saved, until_)
   if until_ > m.x then
     m.x = until_
     zput('l', id, until_)
+    save(job)
   end
-  if progress then hput('v:' .. id, 'p', progress) end
-  if saved then hput('v:' .. id, 'v', saved) end
-  if progress or saved then m.n = true end
-  save(job)
+  if progress then hput('p', id, progress) end
+  if saved then hput('v', id, saved) end
   return {'applied', m.x, m.c and true or false}
 end
 

@@ -1,4 +1,4 @@
--- What a holder holds; with `retire`, it will never reserve again.
+-- What a holder holds; with `retire_for_us`, it will never reserve again.
 --
 -- request  [holder, retire_for_us or false]
 -- returns  [reservation...]
@@ -9,4 +9,4 @@ if retire then
   zput('X', holder, now + retire)
   flush()
 end
-return cmsgpack.pack(held)
+return held

@@ -1,18 +1,23 @@
 -- All that is stored of some jobs.
 --
--- request  [[id...], full]   full: with history
--- returns  [[id, raw, m, progress, saved, [history entry...]] or false...]   m = the map of `m:<id>`
+-- request  [[id...], full]   full: with fragment, result and history
+-- returns  [[id, order, enqueued_us, priority, key, expires_us, fragment, m, progress, saved, error,
+--          result, [history entry...]] or false...]   m: see unpack_mutable in common.lua
 -- O(ids)
 local ids, full = request[1], request[2]
 load_jobs(ids)
+local progress, saved, errors = many('p', ids), many('v', ids), many('E', ids)
+local results = full and many('R', ids) or {}
 local found = {}
 for i, id in ipairs(ids) do
   local job = read_job(id)
   if job then
-    local m, values, history = job.m, {false, false}, {}
-    if m.n then values = redis.call('HMGET', prefix .. 'v:' .. id, 'p', 'v') end
-    if full and m.y then history = redis.call('LRANGE', prefix .. 'h:' .. id, 0, -1) end
-    found[i] = {id, job.raw, m, values[1], values[2], history}
+    local history = {}
+    if full and job.m.y then history = redis.call('LRANGE', prefix .. 'h:' .. id, 0, -1) end
+    found[i] = {
+      id, job.order, job.enqueued, job.priority, job.key or false, job.expires or false,
+      job.fragment, job.m, progress[i], saved[i], errors[i], results[i] or false, history,
+    }
   else
     found[i] = false
   end

@@ -4,7 +4,7 @@
 -- returns  [moved, next_due or false, more, now]
 -- O(limit * log(jobs))
 local limit = request[1]
-local ids = redis.call('ZRANGEBYSCORE', prefix .. 's', '-inf', text(now), 'LIMIT', 0, limit + 1)
+local ids = redis.call('ZRANGEBYSCORE', prefix .. 's', '-inf', now, 'LIMIT', 0, limit + 1)
 local after = ids[limit + 1]
 local next_due = false
 if after then

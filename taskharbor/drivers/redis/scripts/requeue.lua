@@ -9,7 +9,8 @@ for _, state in ipairs(request[2]) do states[state] = true end
 
 local function take_key(job)
   if not job.key then return true end
-  local held = get(key_name(job))
+  local name = key_name(job.queue, job.key)
+  local held = hget('k', name)
   if held then
     local entry = cmsgpack.unpack(held)
     if entry[1] == job.id then return true end
@@ -18,7 +19,7 @@ local function take_key(job)
   local lasts = job.key_until
   local till = type(lasts) == 'number' and job.enqueued + lasts or false
   if till and now >= till then return true end
-  put(key_name(job), cmsgpack.pack({job.id, till}))
+  hput('k', name, cmsgpack.pack({job.id, till}))
   return true
 end
 
@@ -30,11 +31,12 @@ local function requeue(id)
   if not take_key(job) then return 'key_held' end
   leave(job)
   local m = job.m
-  m.R, m.u, m.w = nil, nil, nil
+  m.u = nil
+  hput('R', id, false)
   if reset then
     m.a, m.l = 0, 0
   end
-  -- The head is immutable: a flag says that its expiry is no more.
+  -- What was stored first never changes: a flag says that its expiry is no more.
   m.e, job.expires = true, nil
   local due = eta and math.max(now, eta) or now + delay
   line_up(job, due > now and 'scheduled' or 'ready', 'operator', due)

@@ -1,0 +1,68 @@
+"""What an error of Redis means to the caller, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+
+import redis
+
+from taskharbor.errors import (
+    ConfigurationError,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+    StoreUnavailable,
+    TaskHarborError,
+)
+
+# Inside of a script Redis wraps the server's word in a sentence of its own, so it is searched for.
+# The first that is found counts.
+_MEANINGS: tuple[tuple[str, type[TaskHarborError], str], ...] = (
+    ("NOAUTH", ConfigurationError, "it asks for a password: redis://:PASSWORD@host"),
+    ("WRONGPASS", ConfigurationError, "mend the user or the password in the URL"),
+    (
+        "NOPERM|can't run this command|no permissions",
+        ConfigurationError,
+        "give the account the rights that docs/redis.md lists",
+    ),
+    ("OOM command not allowed", StoreFull, "raise maxmemory, or delete finished jobs"),
+    ("READONLY", StoreReadOnly, "name the master in the URL, or use redis+sentinel://"),
+    ("MISCONF", StoreReadOnly, "it can't write to its disk; look into its log and make room"),
+    ("NOREPLICAS", StoreUnavailable, "too few replicas are connected for min-replicas-to-write"),
+    ("LOADING", StoreUnavailable, "it is loading its data; try again soon"),
+    ("MASTERDOWN", StoreUnavailable, "a replica has lost its master; try again after a failover"),
+    ("CLUSTERDOWN", StoreUnavailable, "the cluster has lost slots; a failover may be under way"),
+    (
+        "TRYAGAIN|^ASK |non local key|MOVED",
+        StoreUnavailable,
+        "a slot is on its way to another node; try again when it has arrived",
+    ),
+    ("BUSY", StoreUnavailable, "a script runs for too long there; look for it with SLOWLOG"),
+    (
+        "unknown command|Unknown Redis command|cluster support disabled",
+        ConfigurationError,
+        "TaskHarbor needs Redis 6.2 or later with scripts, and redis+cluster:// a Cluster",
+    ),
+    (
+        "invalid DB index|DB index is out of range|SELECT is not allowed",
+        ConfigurationError,
+        "mend the database's number in the URL",
+    ),
+)
+
+
+def translate(error: redis.RedisError, url: str) -> TaskHarborError:
+    """The error of ours that ``error`` means, to be raised from it."""
+    text = str(error)
+    if isinstance(error, redis.ReadOnlyError):
+        text = f"READONLY {text}"
+    elif isinstance(error, redis.exceptions.NoPermissionError):
+        text = f"NOPERM {text}"
+    elif isinstance(error, redis.AuthenticationError):
+        text = f"WRONGPASS {text}"
+    for needle, kind, remedy in _MEANINGS:
+        if re.search(needle, text):
+            return kind(f"Redis at {url} refuses: {error}; {remedy}")
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return StoreUnavailable(f"Redis at {url} does not answer: {error}")
+    return StoreError(f"Redis at {url} failed: {error}")

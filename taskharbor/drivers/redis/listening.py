@@ -1,0 +1,176 @@
+"""Being told instead of asking: connections that are subscribed to a channel of their own.
+
+A listener names its channel to the scripts (``listen.lua``, ``results.lua``), which publish to it.
+It is subscribed before it asks how things stand, so that whatever happens after the answer is
+heard: no wake-up is lost. What an earlier wait left behind is only a wake-up for nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from taskharbor.drivers.base import Outcome
+from taskharbor.drivers.redis import shards, wire
+from taskharbor.drivers.redis.faults import translate
+from taskharbor.drivers.redis.store import Store
+
+LOOK_SECONDS = 1.0
+"""Between two looks for ready jobs of a waiting listener: a hint may be missed."""
+LISTED_MS = 10_000
+"""For how long a listener that says nothing more is told of ready jobs."""
+AWAITED_MS = 30_000
+"""For how long the server remembers who waits for a result, unless told again."""
+RECHECK_SECONDS = 10.0
+"""Between two looks at awaited results, in case a server forgot who waits."""
+SPARE = 8
+"""Idle listeners that are kept."""
+
+
+class Listener:
+    """One connection. Not for two threads at once. Raises redis' errors."""
+
+    def __init__(self, store: Store) -> None:
+        # Redis can't count who listens at another node; the star tells the scripts not to try.
+        star = "*" if store.address.kind == "cluster" else ""
+        self.channel = f"{star}{store.prefix(0)}w:{shards.new_id()}"
+        self.queues: tuple[str, ...] = ()
+        self.looked_at = 0.0
+        self._pinged_at = 0.0
+        self._patience = store.address.timeout_seconds
+        # Of the pool's kind, but not the pool's: it is in another mode.
+        self._connection: Any = store.client(0).connection_pool.make_connection()
+        try:
+            self._connection.connect()
+            self._connection.send_command("SUBSCRIBE", self.channel)
+            self._connection.read_response()
+        except BaseException:
+            self.close()
+            raise
+
+    def heard(self, seconds: float) -> bool:
+        """Whether something was published within ``seconds``; all that was is taken."""
+        deadline = time.monotonic() + seconds
+        heard = False
+        while self._connection.can_read(0 if heard else max(0.0, deadline - time.monotonic())):
+            kind = self._connection.read_response()[0]
+            if kind == b"pong":
+                self._pinged_at = 0.0
+            heard = heard or kind == b"message"
+        if heard:
+            self.queues = ()
+        return heard
+
+    def check(self) -> None:
+        """A peer that vanished is as silent as one that has nothing to say: ask it."""
+        now = time.monotonic()
+        if not self._pinged_at:
+            self._pinged_at = now
+            self._connection.send_command("PING", check_health=False)
+        elif now - self._pinged_at > self._patience:
+            raise redis.TimeoutError("the connection that listens is half-open")
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class Listeners:
+    """A few listeners that wait to be used again. Safe to share between threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._spare: list[Listener] = []
+
+    def wait(self, queues: Sequence[str], seconds: float) -> None:
+        """Until a job may be ready in one of ``queues``, at most ``seconds``."""
+        names = tuple(dict.fromkeys(queues))
+        deadline = time.monotonic() + seconds
+        with self._listener(names) as listener:
+            while not self._is_ready(listener, names):
+                left = deadline - time.monotonic()
+                if left <= 0 or listener.heard(min(left, LOOK_SECONDS)):
+                    return
+
+    def _is_ready(self, listener: Listener, queues: tuple[str, ...]) -> bool:
+        """Look, and ask to be told, unless that was done a moment ago."""
+        now = time.monotonic()
+        if listener.queues == queues and now - listener.looked_at < LOOK_SECONDS:
+            return False
+        if listener.queues:
+            listener.check()
+        ready = any(self._store.each_shard("listen", (queues, listener.channel, LISTED_MS)))
+        listener.queues, listener.looked_at = (() if ready else queues), now
+        return ready
+
+    def wait_results(
+        self, job_ids: Sequence[str], outcomes: list[Outcome | None], seconds: float
+    ) -> list[Outcome | None]:
+        """Until one of the jobs has ended, at most ``seconds``. ``outcomes``: how they stood just
+        now, before anybody listened. Raises StoreErrors."""
+        deadline = time.monotonic() + seconds
+        if seconds <= 0 or not outcomes or any(map(is_over, outcomes)):
+            return outcomes
+        with self._listener(()) as listener:
+            while True:
+                # From the answer on, the end of any of them is heard.
+                rows = self._store.by_shard("results", job_ids, listener.channel, AWAITED_MS)
+                outcomes = wire.outcomes(rows)
+                left = deadline - time.monotonic()
+                if left <= 0 or any(map(is_over, outcomes)):
+                    return outcomes
+                listener.check()
+                listener.heard(min(left, RECHECK_SECONDS))
+
+    @contextmanager
+    def _listener(self, queues: tuple[str, ...]) -> Iterator[Listener]:
+        """One that listens for ``queues`` already, if there is one; lost when anything fails."""
+        listener: Listener | None = None
+        try:
+            listener = self._spare_one(queues) or Listener(self._store)
+            yield listener
+        except redis.RedisError as error:
+            self._store.link.look_again(error)
+            if listener is not None:
+                listener.close()
+            raise translate(error, self._store.address.url) from error
+        except BaseException:
+            if listener is not None:
+                listener.close()
+            raise
+        self._give_back(listener)
+
+    def _spare_one(self, queues: tuple[str, ...]) -> Listener | None:
+        self._store.check_process()
+        with self._lock:
+            for listener in self._spare:
+                if listener.queues == queues:
+                    break
+            else:
+                if not self._spare:
+                    return None
+                listener = self._spare[-1]
+            self._spare.remove(listener)
+            return listener
+
+    def _give_back(self, listener: Listener) -> None:
+        with self._lock:
+            if len(self._spare) < SPARE:
+                self._spare.append(listener)
+                return
+        listener.close()
+
+    def close(self) -> None:
+        with self._lock:
+            spare, self._spare = self._spare, []
+        for listener in spare:
+            listener.close()
+
+
+def is_over(outcome: Outcome | None) -> bool:
+    return outcome is None or outcome.state.terminal
