@@ -10,18 +10,23 @@ LOOK_SECONDS = 0.5
 
 class FileWatch:
     """Compares modification times. Polling, because it works on every file system, containers'
-    mounts included, and costs a stat per file."""
+    mounts included, and costs a stat per file. Times are the monotonic clock."""
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_seen", "look_at")
 
-    def __init__(self, files: Iterable[str]) -> None:
+    def __init__(self, files: Iterable[str], now: float) -> None:
         self._seen = {file: _modified_at(file) for file in files}
+        self.look_at = now + LOOK_SECONDS
 
-    def changed(self) -> list[str]:
-        """Files that were changed, created or removed since the last call."""
-        now = {file: _modified_at(file) for file in self._seen}
-        changed = [file for file, modified_at in now.items() if modified_at != self._seen[file]]
-        self._seen = now
+    def changed(self, now: float) -> list[str]:
+        """Files that were changed, created or removed since the last look; none before it is time
+        for the next."""
+        if now < self.look_at:
+            return []
+        self.look_at = now + LOOK_SECONDS
+        seen = {file: _modified_at(file) for file in self._seen}
+        changed = [file for file, modified_at in seen.items() if modified_at != self._seen[file]]
+        self._seen = seen
         return changed
 
 

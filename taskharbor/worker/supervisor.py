@@ -27,12 +27,12 @@ from typing import Any, Protocol
 from taskharbor.errors import ConfigurationError
 from taskharbor.worker.banner import announce
 from taskharbor.worker.caretaker import Caretaker
-from taskharbor.worker.channel import Channel, Frame
+from taskharbor.worker.channel import Frame
 from taskharbor.worker.config import ExitCode, WorkerConfig
 from taskharbor.worker.generations import Generation, Generations
 from taskharbor.worker.logs import get_logger
 from taskharbor.worker.nursery import Nursery
-from taskharbor.worker.reload import LOOK_SECONDS, FileWatch
+from taskharbor.worker.reload import FileWatch
 from taskharbor.worker.signals import SignalInbox
 from taskharbor.worker.table import SharedTable
 from taskharbor.worker.wake import Wake
@@ -74,10 +74,8 @@ class Supervisor:
         self._nursery = Nursery(config, self._table, self._caretaker, rng)
         self._caretaker.losses = self._tell_app
         self._files: FileWatch | None = None
-        self._files_at = inf
         self._stopping = False
         self._give_up_at: float | None = None
-        self._told_to_end = False
         self._failure: str | None = None
 
     def run(self) -> ExitCode:
@@ -103,10 +101,10 @@ class Supervisor:
         now = time.monotonic()
         channels = {g.process.channel: g for g in self._generations}
         maintenance = self._caretaker.process
-        readers: list[_Readable] = [inbox, *channels]
-        if maintenance is not None:
-            readers.append(maintenance.channel)
-        writers = [r for r in readers if isinstance(r, Channel) and r.pending]
+        everybody = [*channels, *([maintenance.channel] if maintenance is not None else ())]
+        # Of those that are closed, the end of their process is next to be heard.
+        readers: list[_Readable] = [inbox, *(each for each in everybody if not each.closed)]
+        writers = [each for each in everybody if each.pending]
         seconds = min(max(0.0, due - now), LONGEST_SLEEP_SECONDS)
         ready, writable, _ = select.select(readers, writers, [], seconds)
         now = time.monotonic()
@@ -243,17 +241,16 @@ class Supervisor:
 
     def _watch_files(self) -> None:
         if self._config.reload:
-            self._files = FileWatch(self._generations.files)
-            self._files_at = time.monotonic() + LOOK_SECONDS
+            self._files = FileWatch(self._generations.files, time.monotonic())
 
     def _reload_due(self, now: float) -> float:
-        if self._files is not None and now >= self._files_at:
-            self._files_at = now + LOOK_SECONDS
-            changed = self._files.changed()
-            if changed:
-                _log.info("reloading: files changed", files=changed)
-                self._generations.load()
-        return self._files_at
+        if self._files is None:
+            return inf
+        changed = self._files.changed(now)
+        if changed:
+            _log.info("reloading: files changed", files=changed)
+            self._generations.load()
+        return self._files.look_at
 
     # --- stopping --------------------------------------------------------------------------
 

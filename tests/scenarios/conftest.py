@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from taskharbor import TaskHarbor
+from taskharbor.drivers.base import Migratable
 from taskharbor.ids import new_id
 from tests.scenarios import shop
 from tests.scenarios.worker import Worker
@@ -17,9 +18,13 @@ from tests.scenarios.worker import Worker
 StartWorker = Callable[..., Worker]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+on_both_stores = pytest.mark.parametrize("url", ["memory", "sqlite"], indirect=True)
+"""For scenarios in which the store takes part; the others run on SQLite alone, to save time."""
+
+
+@pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "memory":
+    if getattr(request, "param", "sqlite") == "memory":
         return f"memory://scenario-{new_id()}?linger=2"
     return f"sqlite:///{tmp_path}/jobs.db"
 
@@ -29,7 +34,8 @@ def app(url: str) -> Iterator[TaskHarbor]:
     """The shop's app, in this process, on the scenario's store."""
     shop.app.close()
     shop.app.url = url
-    shop.app.driver.queues()
+    if isinstance(shop.app.driver, Migratable):
+        shop.app.driver.migrate()
     known = dict(shop.app.tasks)
     yield shop.app
     shop.app.close()

@@ -14,8 +14,10 @@ import pytest
 from taskharbor import TaskFailed
 from taskharbor.codec import Failure
 from tests.scenarios import shop
-from tests.scenarios.conftest import StartWorker
+from tests.scenarios.conftest import StartWorker, on_both_stores
 from tests.waiting import wait_until
+
+pytestmark = on_both_stores
 
 
 def test_a_job_whose_child_is_killed_runs_again_within_a_second_and_a_half(

@@ -41,10 +41,11 @@ def test_scheduled_jobs_start_within_milliseconds_of_their_time(
     worker: StartWorker, app: Any
 ) -> None:
     running = worker()
+    assert shop.noted.delay(0).get(timeout=20) == 0  # by now a child serves
     jobs = [shop.noted.apply_async((n,), countdown=0.5 + 0.05 * n) for n in range(20)]
     due = {job.id: app.driver.get(job.id).due_at for job in jobs}
-    entries = running.wait_noted("ran", count=20)
-    late = sorted(entry["at"] - due[entry["job"]] for entry in entries)
+    entries = running.wait_noted("ran", count=21)
+    late = sorted(entry["at"] - due[entry["job"]] for entry in entries if entry["job"] in due)
     print(f"late by {late[10] * 1e3:.1f} ms (median), {late[-1] * 1e3:.1f} ms (worst)")
     assert late[0] >= 0
     assert late[10] < 0.05
@@ -52,6 +53,7 @@ def test_scheduled_jobs_start_within_milliseconds_of_their_time(
 
 def test_an_idle_worker_picks_a_job_up_at_once(worker: StartWorker) -> None:
     running = worker()
+    assert shop.noted.delay(0).get(timeout=20) == 0
     waits = []
     for number in range(50):
         at = time.time()

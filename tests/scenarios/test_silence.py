@@ -14,10 +14,12 @@ from taskharbor import State
 from taskharbor.lease import Guard
 from taskharbor.settlement import Settlement
 from tests.scenarios import shop
-from tests.scenarios.conftest import StartWorker
+from tests.scenarios.conftest import StartWorker, on_both_stores
 from tests.waiting import wait_until
 
 LEASE = 1.5
+
+pytestmark = on_both_stores
 
 
 def test_a_task_that_holds_the_gil_for_three_leases_runs_once_and_keeps_its_lease(
