@@ -144,6 +144,14 @@ def benchmark(session: nox.Session) -> None:
         session.run("python", str(script), *options)
 
 
+@nox.session(name="benchmark-peers")
+def benchmark_peers(session: nox.Session) -> None:
+    """Other task queues beside ours, in one run. `-- redis`, `-- postgres`, `-- --rounds 5`."""
+    install_for_tests(session)
+    session.install("celery", "dramatiq", "taskiq", "taskiq-redis", "pgqueuer", "asyncpg")
+    session.run("python", str(BENCHMARKS / "compare_peers.py"), *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run the code in README.md and docs/*.md."""

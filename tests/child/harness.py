@@ -47,9 +47,7 @@ class Ledger:
 class Child:
     """A forked child, its row of the shared table and its wake-ups."""
 
-    def __init__(
-        self, app: TaskHarbor, log: Path, way: Way | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, app: TaskHarbor, log: Path, way: Way | None = None, **settings: Any) -> None:
         self._app = app
         self._way = way
         self._log = log

@@ -1,0 +1,4 @@
+"""One module per system: ``fill(jobs)`` enqueues no-op jobs, ``COMMANDS`` start its workers.
+
+All run the same task: it appends one byte to a file, so that progress is seen the same way for all.
+"""

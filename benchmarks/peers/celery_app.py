@@ -1,0 +1,46 @@
+"""Celery on Redis with late acknowledgement."""
+
+import os
+import sys
+
+from celery import Celery
+
+from peers.ticks import tick
+
+NAME = "celery (late acks)"
+SURVIVES_KILL = True
+COMMANDS = [
+    [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "peers.celery_app:app",
+        "worker",
+        "-c",
+        "2",
+        "-l",
+        "WARNING",
+        "--without-gossip",
+        "--without-mingle",
+    ]
+]
+
+app = Celery("peers.celery_app", broker=os.environ["PEER_URL"])
+app.conf.update(
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_ignore_result=os.environ["PEER_RESULTS"] != "yes",
+    result_backend=os.environ["PEER_URL"] if os.environ["PEER_RESULTS"] == "yes" else None,
+)
+
+
+@app.task(name="peers.job")
+def job() -> None:
+    tick()
+
+
+def fill(jobs: int) -> None:
+    with app.producer_pool.acquire() as producer:
+        for _ in range(jobs):
+            job.apply_async(producer=producer)

@@ -1,0 +1,54 @@
+"""pgqueuer with its batch size at 100, two processes; its log of finished jobs is its result."""
+
+import asyncio
+import os
+import sys
+
+import asyncpg
+from pgqueuer import PgQueuer
+from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
+from pgqueuer.adapters.persistence.queries import Queries
+from pgqueuer.models import Job
+
+from peers.ticks import tick
+
+NAME = "pgqueuer (batch 100)"
+SURVIVES_KILL = True
+COMMANDS = 2 * [
+    [
+        sys.executable,
+        "-m",
+        "pgqueuer",
+        "run",
+        "peers.pgqueuer_app:create",
+        "--batch-size",
+        "100",
+        "--log-level",
+        "WARNING",
+    ]
+]
+
+
+async def create() -> PgQueuer:
+    connection = await asyncpg.connect(os.environ["PEER_URL"])
+    queue = PgQueuer(AsyncpgDriver(connection))
+
+    @queue.entrypoint("job")
+    async def job(_: Job) -> None:
+        tick()
+
+    return queue
+
+
+def fill(jobs: int) -> None:
+    async def send() -> None:
+        connection = await asyncpg.connect(os.environ["PEER_URL"])
+        queries = Queries(AsyncpgDriver(connection))
+        await queries.install()
+        for first in range(0, jobs, 1000):
+            count = min(1000, jobs - first)
+            await queries.enqueue(["job"] * count, [None] * count, [0] * count)
+        await connection.execute("ANALYZE")
+        await connection.close()
+
+    asyncio.run(send())

@@ -1,0 +1,38 @@
+"""TaskHarbor, with and without results."""
+
+import os
+import sys
+
+from peers.ticks import tick
+from taskharbor import TaskHarbor
+from taskharbor.drivers.base import Migratable
+
+NAME = "taskharbor"
+SURVIVES_KILL = True
+COMMANDS = [
+    [
+        sys.executable,
+        "-m",
+        "taskharbor",
+        "worker",
+        "-A",
+        "peers.taskharbor_app",
+        "-c",
+        "2",
+        "-l",
+        "warning",
+    ]
+]
+
+app = TaskHarbor(os.environ["PEER_URL"])
+
+
+@app.task(store_result=os.environ["PEER_RESULTS"] == "yes")
+def job() -> None:
+    tick()
+
+
+def fill(jobs: int) -> None:
+    if isinstance(app.driver, Migratable):
+        app.driver.migrate()
+    app.enqueue_many([job.s() for _ in range(jobs)])
