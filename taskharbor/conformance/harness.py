@@ -27,12 +27,14 @@ class Harness:
     def __init__(self, url: str, *, reuse: bool = False) -> None:
         self.url = url
         self._reuse = reuse
+        self._clock: Clock | None = None
         self._drivers: list[InspectableDriver] = []
 
     def connect(self, clock: Clock | None = None) -> InspectableDriver:
         """A new driver on this store, its schema migrated. With ``shared`` among its capabilities
         all drivers of one harness see the same jobs; else a test makes only one."""
         driver = registry.connect(self.url, clock=clock)
+        self._clock = clock
         self._drivers.append(driver)
         if isinstance(driver, Migratable) and driver.capabilities.migrates:
             driver.migrate()
@@ -41,7 +43,7 @@ class Harness:
     def close(self) -> None:
         """Close every driver that ``connect`` made. The suite calls it after each test."""
         if self._reuse and self._drivers:
-            empty(self._drivers[0])
+            empty(self.connect(self._clock))
         while self._drivers:
             self._drivers.pop().close()
 

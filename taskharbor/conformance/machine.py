@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from taskharbor.clock import ManualClock
 from taskharbor.conformance.harness import empty
 from taskharbor.conformance.model import Model
-from taskharbor.conformance.support import Suite
+from taskharbor.conformance.support import Suite, all_pages
 from taskharbor.decision import Lost, decide
 from taskharbor.drivers.base import (
     Exchange,
@@ -124,6 +124,13 @@ _heads = st.fixed_dictionaries(
     }
 )
 
+_filters = st.builds(
+    JobFilter,
+    state=st.sampled_from([State.CANCELLED, *State, None]),
+    queue=st.sampled_from([None, *QUEUES]),
+    task=st.sampled_from([None, *TASKS]),
+)
+
 
 def _operation(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.tuples(st.just(name), st.fixed_dictionaries(arguments))
@@ -134,14 +141,10 @@ _housekeeping = st.one_of(
     _operation("delete", numbers=_some_jobs),
     _operation(
         "purge",
-        where=st.builds(
-            JobFilter,
-            state=st.sampled_from([State.CANCELLED, *State, None]),
-            queue=st.sampled_from([None, *QUEUES]),
-            task=st.sampled_from([None, *TASKS]),
-        ),
+        where=_filters,
         limit=st.integers(1, 5),
     ),
+    _operation("look", where=_filters, limit=st.integers(1, 9)),
     _operation("prune", limit=st.integers(1, 5)),
     # Only ever this one: a store where everybody is retired has nothing left to show.
     _operation("retire", who=st.just(HOLDERS[-1])),
@@ -346,8 +349,9 @@ class DriverMachine(RuleBasedStateMachine):
             assert promoted.moved or not promoted.more
             assert promoted.now == self.clock.now()
             moved, more = moved + promoted.moved, promoted.more
-        self.touched.update(self.model.records)
-        assert moved == self.model.promote()
+        due = self.model.promote()
+        self.touched.update(due)
+        assert moved == len(due)
         assert promoted.next_due == self.model.next_due()
 
     def _cancel(self, job_ids: list[str], reason: Reason) -> None:
@@ -383,6 +387,9 @@ class DriverMachine(RuleBasedStateMachine):
             assert count <= limit
             purged += count
         assert purged == self.model.purge(where)
+
+    def _look(self, where: JobFilter, limit: int) -> None:
+        assert all_pages(self.driver, where, limit=limit) == self.model.jobs(where)
 
     def _pause(self, queue: str) -> None:
         self.driver.pause(queue)
@@ -467,7 +474,7 @@ def _rounded(settlement: Settlement) -> Settlement:
 
 
 _PROFILES = {
-    "default": settings(max_examples=60, stateful_step_count=40),
+    "default": settings(max_examples=50, stateful_step_count=40),
     "thorough": settings(max_examples=1500, stateful_step_count=60),
 }
 

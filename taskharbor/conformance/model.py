@@ -324,8 +324,8 @@ class Model:
 
     # --- time ----------------------------------------------------------------------------------
 
-    def promote(self) -> int:
-        """Promote all there is; how many."""
+    def promote(self) -> list[str]:
+        """Promote all there is; which jobs changed."""
         due = [
             record
             for record in self.records.values()
@@ -336,7 +336,7 @@ class Model:
                 record.state, record.reason = State.READY, Reason.DUE
             else:
                 self.expire(record)
-        return len(due)
+        return [record.message.id for record in due]
 
     def next_due(self) -> float | None:
         scheduled = [r for r in self.records.values() if r.state is State.SCHEDULED]

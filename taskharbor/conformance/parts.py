@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from taskharbor.conformance.machine import ModelRules
 from taskharbor.conformance.rules.capable import (
     DurableRules,
     MigratableRules,
+    SharingRules,
     TransactionalRules,
 )
 from taskharbor.conformance.rules.enqueueing import EnqueueRules
@@ -25,10 +28,11 @@ from taskharbor.conformance.rules.settling import SettleRules
 from taskharbor.conformance.rules.timing import LeadRules, PromoteRules, RetentionRules
 from taskharbor.conformance.rules.verdicts import StateRules, VerdictRules
 from taskharbor.conformance.rules.waiting import ResultRules, WaitRules
+from taskharbor.conformance.support import Suite
 from taskharbor.drivers.base import Capabilities, InspectableDriver
 
 
-class Shared(RaceRules):
+class Shared(SharingRules, RaceRules):
     """For ``Capabilities.shared``."""
 
 
@@ -44,7 +48,22 @@ class Migrates(MigratableRules):
     """For ``Capabilities.migrates``."""
 
 
+class DriverRules(Suite):
+    """The driver as an object."""
+
+    def test_its_url_is_without_secrets(self, driver: InspectableDriver) -> None:
+        """It is shown in banners and logs."""
+        assert urlsplit(driver.url).scheme
+        assert urlsplit(driver.url).password is None
+
+    def test_it_may_be_closed_twice(self, driver: InspectableDriver) -> None:
+        driver.results(["nobody"])
+        driver.close()
+        driver.close()
+
+
 class Conformance(
+    DriverRules,
     SeedRules,
     EnqueueRules,
     KeyRules,

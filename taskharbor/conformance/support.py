@@ -11,7 +11,7 @@ import pytest
 from taskharbor.clock import ManualClock
 from taskharbor.conformance.harness import Harness
 from taskharbor.decision import Lost, decide
-from taskharbor.drivers.base import Enqueued, InspectableDriver, Job, Settled, Want
+from taskharbor.drivers.base import Enqueued, InspectableDriver, Job, JobFilter, Settled, Want
 from taskharbor.lease import Guard, Reservation, Verdict
 from taskharbor.message import (
     DEFAULT_POLICY,
@@ -28,6 +28,7 @@ from taskharbor.states import Reason, State
 QUEUE = "default"
 HOLDER = "holder-1"
 LEASE = 30.0
+EVERYTHING = JobFilter()
 FORGET_AT_ONCE = Retention(0, 0, 0)
 
 
@@ -132,6 +133,20 @@ def get(driver: InspectableDriver, job_id: str = "a") -> Job:
     found = driver.get(job_id)
     assert found is not None, f"job {job_id} is gone"
     return found
+
+
+def all_pages(
+    driver: InspectableDriver, where: JobFilter = EVERYTHING, *, limit: int = 100
+) -> list[Job]:
+    """What ``list_jobs`` finds, page by page."""
+    jobs: list[Job] = []
+    page = driver.list_jobs(where, limit=limit)
+    while True:
+        assert len(page.jobs) <= limit
+        jobs += page.jobs
+        if page.cursor is None:
+            return jobs
+        page = driver.list_jobs(where, cursor=page.cursor, limit=limit)
 
 
 def state(driver: InspectableDriver, job_id: str = "a") -> State | None:

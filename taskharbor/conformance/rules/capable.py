@@ -11,6 +11,7 @@ from taskharbor.clock import ManualClock
 from taskharbor.conformance import racer
 from taskharbor.conformance.harness import Harness
 from taskharbor.conformance.rules.races import Racers
+from taskharbor.conformance.rules.waiting import check_no_wake_up_is_lost
 from taskharbor.conformance.support import (
     QUEUE,
     Suite,
@@ -29,6 +30,58 @@ from taskharbor.ids import new_id
 from taskharbor.lease import Verdict
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
+
+
+class SharingRules(Suite):
+    """``shared``: drivers on one URL are one store."""
+
+    @pytest.fixture
+    def other(
+        self, driver: InspectableDriver, harness: Harness, clock: ManualClock
+    ) -> InspectableDriver:
+        return harness.connect(clock)
+
+    def test_two_drivers_see_the_same_jobs(
+        self, driver: InspectableDriver, other: InspectableDriver
+    ) -> None:
+        driver.enqueue([job("a", idempotency_key="k"), job("b")])
+        assert other.enqueue([job("c", idempotency_key="k")]) == [Enqueued("a", created=False)]
+        first = take_one(driver, holder="one")
+        second = take_one(other, holder="two")
+        assert (first.id, second.id) == ("a", "b")
+        assert second.fence > first.fence
+        assert other.held("one") == [first]
+        apply(other, Settlement.succeed("a", first.fence, b"result"))
+        assert get(driver) == get(other)
+
+    def test_a_pause_is_for_all(self, driver: InspectableDriver, other: InspectableDriver) -> None:
+        put(driver, "a")
+        driver.pause(QUEUE)
+        assert take(other) == []
+        other.resume(QUEUE)
+        assert ids(take(driver)) == ["a"]
+
+    def test_a_retired_holder_is_retired_for_all(
+        self, driver: InspectableDriver, other: InspectableDriver
+    ) -> None:
+        """Its last reserve may come on a connection that was slow."""
+        holder = new_id()
+        put(driver, "a", "b")
+        lease = take_one(driver, holder=holder)
+        assert other.retire(holder) == [lease]
+        assert take(driver, holder=holder) == []
+
+    def test_there_is_one_leader_over_all(
+        self, driver: InspectableDriver, other: InspectableDriver
+    ) -> None:
+        name = new_id()
+        assert driver.lead(name, "one", 10) is not None
+        assert other.lead(name, "two", 10) is None
+
+    def test_no_wake_up_from_another_driver_is_lost(
+        self, live: InspectableDriver, harness: Harness
+    ) -> None:
+        check_no_wake_up_is_lost(live, harness.connect())
 
 
 class DurableRules(Suite):

@@ -8,10 +8,12 @@ import pytest
 
 from taskharbor.clock import ManualClock
 from taskharbor.conformance.support import (
+    EVERYTHING,
     HOLDER,
     LEASE,
     QUEUE,
     Suite,
+    all_pages,
     apply,
     get,
     ids,
@@ -26,7 +28,6 @@ from taskharbor.drivers.base import (
     CancelVerdict,
     DeleteVerdict,
     InspectableDriver,
-    Job,
     JobFilter,
     Renewal,
     RequeueVerdict,
@@ -36,7 +37,6 @@ from taskharbor.lease import Verdict
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
 
-EVERYTHING = JobFilter()
 HOSTILE = [
     "",
     " ",
@@ -63,20 +63,6 @@ def _dead(driver: InspectableDriver, job_id: str = "a", **fields: Any) -> None:
     lease = take_one(driver, queue=fields.get("queue", QUEUE))
     assert lease.id == job_id
     apply(driver, Settlement.die(job_id, lease.fence, error=b"error"))
-
-
-def _all_pages(
-    driver: InspectableDriver, where: JobFilter = EVERYTHING, *, limit: int = 3
-) -> list[Job]:
-    jobs: list[Job] = []
-    cursor = None
-    while True:
-        page = driver.list_jobs(where, cursor=cursor, limit=limit)
-        assert len(page.jobs) <= limit
-        jobs += page.jobs
-        if page.cursor is None:
-            return jobs
-        cursor = page.cursor
 
 
 class CancelRules(Suite):
@@ -144,7 +130,7 @@ class LookRules(Suite):
         clock.advance(1)
         put(driver, "d", delay=60.0)
         take_one(driver)
-        assert ids(_all_pages(driver)) == ["d", "b", "a", "c"]
+        assert ids(all_pages(driver)) == ["d", "b", "a", "c"]
 
     def test_pages_say_all_but_the_big_fields(
         self, driver: InspectableDriver, clock: ManualClock
@@ -178,13 +164,13 @@ class LookRules(Suite):
             JobFilter(state=State.DEAD): [],
             JobFilter(queue="q3"): [],
         }
-        assert {where: ids(_all_pages(driver, where, limit=1)) for where in expected} == expected
+        assert {where: ids(all_pages(driver, where, limit=1)) for where in expected} == expected
 
     def test_pages_of_every_size_have_every_job_once(self, driver: InspectableDriver) -> None:
         put(driver, *(f"a{number}" for number in range(20)))
         expected = [f"a{number}" for number in reversed(range(20))]
         for limit in (1, 3, 10, 19, 20, 21, 500):
-            assert ids(_all_pages(driver, limit=limit)) == expected
+            assert ids(all_pages(driver, limit=limit)) == expected
 
     def test_pages_stay_right_while_jobs_come_and_go(self, driver: InspectableDriver) -> None:
         """Whatever exists throughout is seen exactly once."""
@@ -202,7 +188,7 @@ class LookRules(Suite):
             take(driver, 1)
             driver.cancel([f"a{10 + number}"])
         assert len(seen) == len(set(seen))
-        stayed = {found.id for found in _all_pages(driver) if found.id.startswith("a")}
+        stayed = {found.id for found in all_pages(driver) if found.id.startswith("a")}
         assert stayed <= set(seen)
 
     def test_pages_of_a_state_stay_right_while_jobs_change_state(
@@ -220,24 +206,23 @@ class LookRules(Suite):
             cursor = page.cursor
         assert rest == [f"a{number}" for number in (6, 5, 4, 3, 2, 1)]
 
-    @pytest.mark.parametrize(
-        "cursor", ["", "x", "!", "0", "-1", "a\x00b", "\ud800", "☃", "e30=", "9" * 400, "' OR 1=1"]
-    )
-    def test_a_cursor_that_was_not_handed_out_is_refused_or_empty(
-        self, driver: InspectableDriver, cursor: str
-    ) -> None:
-        """It may look like one that was; then it stands for some place in the list."""
-        put(driver, "a")
-        try:
-            page = driver.list_jobs(EVERYTHING, cursor=cursor)
-        except InvalidCursor:
-            return
-        assert set(ids(page.jobs)) <= {"a"}
-
     def test_a_broken_cursor_is_refused(self, driver: InspectableDriver) -> None:
-        for cursor in ("", "not a cursor", "\x00", "\ud800", "☃"):
+        put(driver, "a")
+        for cursor in ("", "not a cursor", "!", "a\x00b", "\x00", "\ud800", "☃", "' OR 1=1"):
             with pytest.raises(InvalidCursor):
                 driver.list_jobs(EVERYTHING, cursor=cursor)
+
+    def test_a_made_up_cursor_shows_nothing_that_is_not_there(
+        self, driver: InspectableDriver
+    ) -> None:
+        """It may look like one that was handed out; then it stands for some place in the list."""
+        put(driver, "a")
+        for cursor in ("x", "0", "-1", "e30=", "9" * 400, "1e9", "١"):
+            try:
+                page = driver.list_jobs(EVERYTHING, cursor=cursor)
+            except InvalidCursor:
+                continue
+            assert set(ids(page.jobs)) <= {"a"}
 
     def test_get_of_nothing_is_none(self, driver: InspectableDriver) -> None:
         assert driver.get("nobody") is None

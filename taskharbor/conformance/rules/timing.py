@@ -349,6 +349,17 @@ class LeadRules(Suite):
             assert again == (first.number, clock.now() + 10)
             assert driver.lead(name, "two", 10) is None
 
+    def test_a_leader_may_shorten_its_term(
+        self, driver: InspectableDriver, clock: ManualClock, name: str
+    ) -> None:
+        """So that a leader that stops need not keep the others waiting."""
+        driver.lead(name, "one", 60)
+        shortened = driver.lead(name, "one", 0.25)
+        assert shortened is not None
+        assert shortened.expires_at == clock.now() + 0.25
+        clock.advance(0.25)
+        assert driver.lead(name, "two", 10) is not None
+
     def test_names_are_apart(self, driver: InspectableDriver, name: str) -> None:
         assert driver.lead(name, "one", 10) is not None
         assert driver.lead(name + "-other", "two", 10) is not None

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from taskharbor.clock import ManualClock
-from taskharbor.conformance.support import HOLDER, Suite, apply, get, put, settle, take
-from taskharbor.drivers.base import Extended, InspectableDriver, Job, JobFilter, Renewal, Settled
+from taskharbor.conformance.support import HOLDER, Suite, all_pages, apply, get, put, settle, take
+from taskharbor.drivers.base import Extended, InspectableDriver, Renewal, Settled
 from taskharbor.lease import Guard, Verdict
 from taskharbor.settlement import Settlement
 from taskharbor.states import MOVES, Move, State
@@ -178,14 +178,7 @@ def _stage(
 
 def _seen(driver: InspectableDriver, job_ids: list[str]) -> dict[str, object]:
     """All that can be seen of these jobs without asking for each."""
-    jobs: dict[str, Job] = {}
-    cursor = None
-    while True:
-        page = driver.list_jobs(JobFilter(), cursor=cursor, limit=500)
-        jobs |= {job.id: job for job in page.jobs}
-        cursor = page.cursor
-        if cursor is None:
-            break
+    jobs = {job.id: job for job in all_pages(driver, limit=500)}
     results = driver.results(job_ids)
     return {
         job_id: (jobs.get(job_id), result) for job_id, result in zip(job_ids, results, strict=True)

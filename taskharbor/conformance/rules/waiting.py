@@ -99,27 +99,7 @@ class WaitRules(Suite):
             assert waiter.result(SOON) == [None]
 
     def test_no_wake_up_is_lost(self, live: InspectableDriver) -> None:
-        """The end may come before, while or after the waiter registers: all are tried."""
-        put(live, *(f"a{number}" for number in range(60)))
-        for number, lease in enumerate(take(live, 60)):
-            done = Settlement.succeed(lease.id, lease.fence, b"r")
-            waits = threading.Event()
-
-            def wait(
-                job_id: str = lease.id, waits: threading.Event = waits
-            ) -> list[Outcome | None]:
-                waits.set()
-                return live.wait_results([job_id], LONG)
-
-            with ThreadPoolExecutor(1) as pool:
-                if number % 3 == 0:
-                    apply(live, done)
-                waiter = pool.submit(wait)
-                if number % 3 == 1:
-                    waits.wait(LONG)
-                if number % 3:
-                    apply(live, done)
-                assert waiter.result(SOON) == [Outcome(State.SUCCEEDED, Reason.SUCCEEDED, b"r")]
+        check_no_wake_up_is_lost(live, live)
 
     def test_many_waiters_all_wake(self, live: InspectableDriver) -> None:
         put(live, "a")
@@ -144,3 +124,26 @@ class WaitRules(Suite):
             put(live, "b", queue="other")
             apply(live, Settlement.release("a", take_one(live).fence))
             waiter.result(SOON)
+
+
+def check_no_wake_up_is_lost(waiting: InspectableDriver, ending: InspectableDriver) -> None:
+    """Jobs end on one driver before, while and after a waiter registers on another (which may be
+    the same): every waiter wakes."""
+    put(ending, *(f"a{number}" for number in range(60)))
+    for number, lease in enumerate(take(ending, 60)):
+        done = Settlement.succeed(lease.id, lease.fence, b"r")
+        begins = threading.Event()
+
+        def wait(job_id: str = lease.id, begins: threading.Event = begins) -> list[Outcome | None]:
+            begins.set()
+            return waiting.wait_results([job_id], LONG)
+
+        with ThreadPoolExecutor(1) as pool:
+            if number % 3 == 0:
+                apply(ending, done)
+            waiter = pool.submit(wait)
+            if number % 3 == 1:
+                begins.wait(LONG)
+            if number % 3:
+                apply(ending, done)
+            assert waiter.result(SOON) == [Outcome(State.SUCCEEDED, Reason.SUCCEEDED, b"r")]

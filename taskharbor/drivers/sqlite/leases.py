@@ -80,7 +80,6 @@ def lead(tx: Tx, name: str, holder: str, seconds: float) -> Term | None:
         if tx.now < expires_at:
             return None
         number += 1
-        expires_at = tx.now
-    term = Term(number, max(expires_at, tx.now + seconds))
+    term = Term(number, tx.now + seconds)
     tx.execute(_SQL["lead"], (name, holder, *term))
     return term
