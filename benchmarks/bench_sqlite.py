@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def drain(url: str, most: int, holder: str = "bench") -> int:
     """Settle what the last round reserved and reserve the next, until ``most`` or nothing."""
     driver = connect(url)
     want = Want(("default",), BATCH, 30.0)
-    done, settlements = 0, []
+    done = 0
+    settlements: list[Settlement] = []
     while done < most:
         reserved = driver.exchange(holder, settlements, want).reserved
         if not reserved:
@@ -124,7 +126,7 @@ def bench_drain() -> None:
     with fresh() as url:
         filled = fill(url, JOBS)
         report("driver: enqueue 1000", filled, JOBS, f"{filled / bare_fill:.1f} x bare")
-        drained = timed(lambda: drain(url, JOBS))
+        drained = timed(partial(drain, url, JOBS))
         report(
             "driver: settle 100, reserve 100", drained, JOBS, f"{drained / bare_drain:.1f} x bare"
         )
@@ -141,7 +143,10 @@ def bench_together() -> None:
             worker.start()
         time.sleep(1.0)
         Path(url.removeprefix("sqlite:///") + ".go").touch()
-        seconds = timed(lambda: [worker.join() for worker in workers])
+        begin = time.perf_counter()
+        for worker in workers:
+            worker.join()
+        seconds = time.perf_counter() - begin
         report("driver: the same, 2 processes", seconds, JOBS * 2)
 
 
@@ -164,7 +169,7 @@ def bench_backlog() -> None:
     for backlog in (2_000, 200_000):
         with fresh() as url:
             fill(url, backlog)
-            seconds = timed(lambda url=url: drain(url, 2_000))
+            seconds = timed(partial(drain, url, 2_000))
         rates.append(2_000 / seconds)
         report(f"driver: first 2000 of {backlog:,}", seconds, 2_000)
     print(f"    deep / shallow: {rates[1] / rates[0]:.2f}")

@@ -151,9 +151,15 @@ class Changes:
     # --- writing -------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Removals first: a job may come back to the table that it left."""
+        """Removals first: a job may come back to the table that it left. What is forgotten last:
+        history and all may have been written for it just now."""
         self._write_removals()
         self._write_rows()
+        if self.forgotten:
+            self._forget()
+        if self.buried:
+            self.tx.executemany(_SQL["bury"], self.buried)
+            self.buried.clear()
 
     def _write_removals(self) -> None:
         tx = self.tx
@@ -168,8 +174,6 @@ class Changes:
         if self.left_ready:
             tx.executemany(_SQL["leave_ready"], self.left_ready)
             self.left_ready.clear()
-        if self.forgotten:
-            self._forget()
 
     def _forget(self) -> None:
         tx = self.tx
@@ -193,7 +197,6 @@ class Changes:
             ("line_up", self.ready),
             ("schedule", self.scheduled),
             ("carry", self.carried),
-            ("bury", self.buried),
             ("free_key", self.freed_keys),
         ):
             if rows:

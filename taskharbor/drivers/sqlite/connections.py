@@ -51,10 +51,11 @@ class Slot:
     ``seen`` is the last change counter it looked at.
     """
 
-    __slots__ = ("active", "connection", "file", "lock", "seen", "watch")
+    __slots__ = ("active", "connection", "file", "lock", "process", "seen", "watch")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.process = os.getpid()
         self.active = False
         self.connection: sqlite3.Connection | None = None
         self.file: _FileId | None = None
@@ -68,9 +69,17 @@ class Slot:
             self.connection = None
             self.seen = 0
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a fork of the one that made it, so that nothing of it may be
+        touched, not even by finalizers: those of the parent's other threads run first thing in a
+        child."""
+        return self.process != os.getpid()
+
     def __del__(self) -> None:
         # A driver that nobody closed.
-        self.close()
+        if not self.inherited:
+            self.close()
 
 
 class _Owner:
@@ -89,6 +98,8 @@ class _Owner:
             slots.add(self.slot)
 
     def __del__(self) -> None:
+        if self.slot.inherited:
+            return
         with self.slot.lock:
             self.slot.close()
         with self._guard:
@@ -198,7 +209,6 @@ class Connections:
         self._guard = threading.RLock()
         self._held = []
         for slot in self._slots:
-            slot.lock = threading.RLock()  # a thread that is no more may have held the old one
             if slot.connection is not None:
                 _refused.add(self.address.path)
                 _park(slot)

@@ -59,7 +59,10 @@ def translate(error: sqlite3.Error, path: str) -> TaskHarborError:
                 f"what is left with: sqlite3 {path} .recover"
             )
         case sqlite3.SQLITE_IOERR:
-            return StoreUnavailable(f"reading or writing {path} failed ({error}); look at its disk")
+            return StoreUnavailable(
+                f"reading or writing {path} failed ({error}); look at its disk, "
+                "at quotas and at file size limits"
+            )
     return StoreError(f"SQLite refused a request on {path}: {error}")
 
 

@@ -25,7 +25,7 @@ def enqueue_joined(store: Store, batch: Sequence[Message], connection: object) -
 
     Raises ConfigurationError for a connection that can't be joined.
     """
-    joined = _Joined(_check(connection, store.address.path))
+    joined = _join(connection, store.address.path)
     joined.execute("SAVEPOINT taskharbor_enqueue")
     try:
         tx = store.adopt(joined, new_jobs=len(batch))
@@ -61,7 +61,7 @@ class _Joined:
         return cursor
 
 
-def _check(connection: object, path: str) -> sqlite3.Connection:
+def _join(connection: object, path: str) -> _Joined:
     if not isinstance(connection, sqlite3.Connection):
         raise ConfigurationError(
             f"connection= is a {type(connection).__qualname__}; pass the sqlite3.Connection under "
@@ -74,9 +74,10 @@ def _check(connection: object, path: str) -> sqlite3.Connection:
             )
         # As sqlite3 itself does before the first statement that writes.
         connection.execute("BEGIN IMMEDIATE")
-    for _, name, file in connection.execute("PRAGMA database_list"):
+    joined = _Joined(connection)
+    for _, name, file in joined.execute("PRAGMA database_list"):
         if name == "main" and file and os.path.exists(path) and os.path.samefile(file, path):
-            return connection
+            return joined
     raise ConfigurationError(
         f"connection= is to another database than {path}; a transaction can't span two files: keep "
         "the jobs in the file of your own tables, or leave out connection="

@@ -62,4 +62,6 @@ def _shrink(tx: Tx) -> None:
     assert row is not None
     pages, empty = row
     if empty > max(SPARE_PAGES, pages // 2):
-        tx.all(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")
+        for _ in range(SHRINK_PAGES):
+            # Python's sqlite3 takes but one step of this pragma, which is one page.
+            tx.execute("PRAGMA incremental_vacuum(1)")

@@ -28,17 +28,23 @@ hundreds a second, nearly all of them for somebody else."""
 
 def wait_for_jobs(store: Store, queues: Sequence[str], seconds: float) -> None:
     """Looks at once only if it rang since this thread's last wait: while all workers are busy,
-    a backlog alone must not turn the caller's loop into a busy one."""
+    a backlog alone must not turn the caller's loop into a busy one. Returns when another thread
+    closes the driver."""
 
     def is_there() -> bool:
         with store.reading() as tx:
             return reserve.any_ready(tx, queues)
 
     first = store.connections.slot().watch is None
-    rang = store.connections.watch().wait(0)
-    if (first or rang) and is_there():
-        return
-    _listen(store, time.monotonic() + seconds, is_there)
+    watch = store.connections.watch()
+    try:
+        if first:
+            _changed(store)  # what came before this look is no news after it
+        if not ((first or watch.wait(0)) and is_there()):
+            _listen(store, time.monotonic() + seconds, is_there)
+    except StoreUnavailable:
+        if not store.connections.closed:
+            raise
 
 
 def wait_for_results(store: Store, job_ids: Sequence[str], seconds: float) -> list[Outcome | None]:
@@ -55,8 +61,7 @@ def wait_for_results(store: Store, job_ids: Sequence[str], seconds: float) -> li
 
 
 def _listen(store: Store, deadline: float, is_there: Callable[[], bool]) -> None:
-    """Until ``is_there`` says so after a ring or a commit, the time is over, or the driver is
-    closed."""
+    """Until ``is_there`` says so after a ring or a commit, or the time is over."""
     watch = store.connections.watch()
     looks: Iterator[float] = iter(())
     quiet = QUIET_FIRST_SECONDS
@@ -75,9 +80,5 @@ def _listen(store: Store, deadline: float, is_there: Callable[[], bool]) -> None
 def _changed(store: Store) -> bool:
     try:
         return store.connections.changed()
-    except StoreUnavailable:
-        if store.connections.closed:
-            return False
-        raise
     except sqlite3.Error as error:
         raise faults.translate(error, store.address.path) from error

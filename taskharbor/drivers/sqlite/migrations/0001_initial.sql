@@ -137,6 +137,8 @@ CREATE TABLE th_retired (
     prune_at REAL NOT NULL
 ) WITHOUT ROWID;
 
+CREATE INDEX th_retired_prune_at ON th_retired (prune_at);
+
 CREATE TABLE th_leaders (
     name       TEXT PRIMARY KEY,
     holder     TEXT NOT NULL,

@@ -1,0 +1,159 @@
+"""Connections and forks, connections and threads."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from taskharbor.drivers.sqlite import SQLiteDriver, connect
+from tests.drivers.sqlite.conftest import job
+from tests.waiting import wait_until
+
+_PROJECT = Path(__file__).parents[3]
+
+# The child holds the only descriptors when the parent closes, and must not lose what it writes.
+_FORK_IDLE = """
+import os, sys
+from taskharbor.drivers.sqlite import connect
+from taskharbor.message import Message
+
+def put(name):
+    return driver.enqueue([Message(id=name, task="t", body=b"")])[0].created
+
+driver = connect(sys.argv[1])
+put("parent before")
+closed, child_waits = os.pipe()
+if os.fork() == 0:
+    put("child 1")
+    os.close(child_waits)
+    os.read(closed, 1)  # until the parent has closed its own
+    put("child 2")
+    driver.close()
+    os._exit(0)
+put("parent after")
+driver.close()
+os.close(child_waits)
+assert os.wait()[1] == 0
+"""
+
+_FORK_IN_USE = """
+import os, sys, threading
+from taskharbor.drivers.sqlite import connect, connections
+from taskharbor.errors import ConfigurationError
+from taskharbor.message import Message
+
+connections.FORK_PATIENCE = 0.05
+driver = connect(sys.argv[1])
+inside, over = threading.Event(), threading.Event()
+
+def hold():
+    with driver._store.writing():
+        inside.set()
+        over.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+inside.wait()
+if os.fork() == 0:
+    try:
+        connect(sys.argv[1])
+    except ConfigurationError as error:
+        print(error)
+        sys.exit(0)
+    sys.exit(1)
+assert os.wait()[1] == 0
+over.set()
+thread.join()
+assert driver.enqueue([Message(id="parent", task="t", body=b"")])[0].created
+driver.close()
+"""
+
+
+def _run(code: str, url: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace(" before", "-before").replace(" after", "-after"), url],
+        cwd=_PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_both_sides_of_a_fork_go_on_when_the_parent_was_idle(url: str) -> None:
+    _run(_FORK_IDLE.replace("child 1", "child-1").replace("child 2", "child-2"), url)
+    driver = connect(url)
+    names = ["parent-before", "parent-after", "child-1", "child-2"]
+    assert None not in driver.results(names)
+    driver.close()
+
+
+def test_a_child_forked_in_the_midst_of_a_call_refuses_the_file(url: str) -> None:
+    assert "forked while a connection" in _run(_FORK_IN_USE, url)
+
+
+def test_each_thread_has_a_connection_and_takes_it_along(driver: SQLiteDriver, path: Path) -> None:
+    driver.enqueue([job()])
+    before = _descriptors(path)
+    several = threading.Barrier(4)
+    leave = threading.Event()
+
+    def look() -> None:
+        assert driver.get("a") is not None
+        several.wait()
+        leave.wait()
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    several.wait()
+    assert _descriptors(path) > before
+    leave.set()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: _descriptors(path) == before, what="the threads' connections to go")
+
+
+def test_a_driver_that_nobody_closed_leaves_no_descriptor(url: str, path: Path) -> None:
+    driver = connect(url)
+    driver.wait(("default",), 0)
+    del driver
+    gc.collect()
+    assert _descriptors(path) == 0
+
+
+def test_close_ends_the_connections_of_all_threads(url: str, path: Path) -> None:
+    driver = connect(url)
+    done, leave = threading.Event(), threading.Event()
+
+    def look() -> None:
+        driver.get("a")
+        done.set()
+        leave.wait()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    done.wait()
+    driver.close()
+    assert _descriptors(path) == 0
+    leave.set()
+    thread.join()
+
+
+def _descriptors(path: Path) -> int:
+    """How many connections of this process are open. The log has a descriptor for each; of the
+    database itself SQLite keeps some for later, so as not to lose its locks."""
+    count = 0
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:  # the descriptor of the listing itself
+            continue
+        count += target.startswith(f"{path}-wal")
+    return count
