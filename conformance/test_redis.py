@@ -1,4 +1,5 @@
-"""The Redis driver, on a server whose append-only file survives a kill."""
+"""The Redis driver, on servers whose append-only file survives a kill: Redis 6.2, Redis 7 and a
+Cluster of three nodes."""
 
 from collections.abc import Iterator
 
@@ -6,7 +7,13 @@ import pytest
 
 from taskharbor.conformance import Conformance, Durable, Harness, Shared
 from taskharbor.ids import new_id
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisCluster, RedisServer, debian_binary
+from tests.waiting import wait_until
+
+# no: every write is handed to the kernel before its reply, so that only a power cut loses it.
+# (everysec holds writes back, up to two seconds, while a fsync takes long: a kill at that moment
+# loses what was acknowledged.)
+AOF = "no"
 
 
 class RedisHarness(Harness):
@@ -22,16 +29,61 @@ class RedisHarness(Harness):
         self._server.start()
 
 
+class ClusterHarness(Harness):
+    """A namespace of its own, in the slot that its name says."""
+
+    def __init__(self, cluster: RedisCluster) -> None:
+        super().__init__(f"{cluster.url}?namespace={new_id()}")
+        self._cluster = cluster
+
+    def crash(self) -> None:
+        for node in self._cluster.nodes:
+            node.kill()
+        self.close()
+        for node in self._cluster.nodes:
+            node.start()
+        wait_until(self._works, seconds=20, what="the cluster to work again")
+
+    def _works(self) -> bool:
+        for node in self._cluster.nodes:
+            with node.client() as client:
+                if client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                    return False
+        return True
+
+
 @pytest.fixture(scope="module")
-def aof_server() -> Iterator[RedisServer]:
-    # no: every write is handed to the kernel before its reply, so that only a power cut loses it.
-    # (everysec holds writes back, up to two seconds, while a fsync takes long: a kill at that
-    # moment loses what was acknowledged.)
-    with RedisServer(aof="no") as server:
+def server() -> Iterator[RedisServer]:
+    with RedisServer(aof=AOF) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def server7() -> Iterator[RedisServer]:
+    with RedisServer(binary=debian_binary(), aof=AOF) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RedisCluster]:
+    with RedisCluster(aof=AOF) as cluster:
+        yield cluster
 
 
 class TestRedis(Conformance, Shared, Durable):
     @pytest.fixture
-    def harness(self, aof_server: RedisServer) -> Harness:
-        return RedisHarness(aof_server)
+    def harness(self, server: RedisServer) -> Harness:
+        return RedisHarness(server)
+
+
+@pytest.mark.system_servers
+class TestRedis7(Conformance, Shared, Durable):
+    @pytest.fixture
+    def harness(self, server7: RedisServer) -> Harness:
+        return RedisHarness(server7)
+
+
+class TestRedisCluster(Conformance, Shared, Durable):
+    @pytest.fixture
+    def harness(self, cluster: RedisCluster) -> Harness:
+        return ClusterHarness(cluster)

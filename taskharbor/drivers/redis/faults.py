@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import redis
+from redis import exceptions
 
 from taskharbor.errors import (
     ConfigurationError,
@@ -33,7 +34,7 @@ _MEANINGS: tuple[tuple[str, type[TaskHarborError], str], ...] = (
     ("MASTERDOWN", StoreUnavailable, "a replica has lost its master; try again after a failover"),
     ("CLUSTERDOWN", StoreUnavailable, "the cluster has lost slots; a failover may be under way"),
     (
-        "TRYAGAIN|^ASK |non local key|MOVED",
+        "TRYAGAIN|^ASK |^MOVED |non local key",
         StoreUnavailable,
         "a slot is on its way to another node; try again when it has arrived",
     ),
@@ -50,16 +51,28 @@ _MEANINGS: tuple[tuple[str, type[TaskHarborError], str], ...] = (
     ),
 )
 
+# redis-py makes a class of the code that an error begins with, and cuts it off.
+_CODES: tuple[tuple[type[redis.RedisError], str], ...] = (
+    (redis.AuthenticationError, "WRONGPASS"),
+    (exceptions.NoPermissionError, "NOPERM"),
+    (exceptions.OutOfMemoryError, "OOM command not allowed"),
+    (redis.ReadOnlyError, "READONLY"),
+    (redis.BusyLoadingError, "LOADING"),
+    (exceptions.MasterDownError, "MASTERDOWN"),
+    (exceptions.TryAgainError, "TRYAGAIN"),
+    (exceptions.MovedError, "MOVED"),  # to redis-py a kind of AskError
+    (exceptions.AskError, "ASK"),
+    (exceptions.ClusterDownError, "CLUSTERDOWN"),
+)
+
 
 def translate(error: redis.RedisError, url: str) -> TaskHarborError:
     """The error of ours that ``error`` means, to be raised from it."""
     text = str(error)
-    if isinstance(error, redis.ReadOnlyError):
-        text = f"READONLY {text}"
-    elif isinstance(error, redis.exceptions.NoPermissionError):
-        text = f"NOPERM {text}"
-    elif isinstance(error, redis.AuthenticationError):
-        text = f"WRONGPASS {text}"
+    for exception, code in _CODES:
+        if isinstance(error, exception):
+            text = f"{code} {text}"
+            break
     for needle, kind, remedy in _MEANINGS:
         if re.search(needle, text):
             return kind(f"Redis at {url} refuses: {error}; {remedy}")
