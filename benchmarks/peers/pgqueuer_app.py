@@ -15,17 +15,7 @@ from peers.ticks import tick
 NAME = "pgqueuer (batch 100)"
 SURVIVES_KILL = True
 COMMANDS = 2 * [
-    [
-        sys.executable,
-        "-m",
-        "pgqueuer",
-        "run",
-        "peers.pgqueuer_app:create",
-        "--batch-size",
-        "100",
-        "--log-level",
-        "WARNING",
-    ]
+    [sys.executable, "-m", "pgqueuer", "run", "peers.pgqueuer_app:create", "--batch-size", "100"]
 ]
 
 
