@@ -127,7 +127,7 @@ class Cell(NamedTuple):
     guard: Guard = Guard.VALID
 
     def verdict(self) -> Verdict:
-        """The table of docs/semantics.md, row by row."""
+        """The table of docs/driver-contract.md, row by row."""
         state = SITUATIONS[self.situation].state
         if state is None:
             return Verdict.NOT_FOUND
