@@ -147,16 +147,19 @@ class Listeners:
 
     def _spare_one(self, queues: tuple[str, ...]) -> Listener | None:
         self._store.check_process()
-        with self._lock:
-            for listener in self._spare:
-                if listener.queues == queues:
-                    break
-            else:
+        while True:
+            with self._lock:
                 if not self._spare:
                     return None
-                listener = self._spare[-1]
-            self._spare.remove(listener)
-            return listener
+                fitting = [one for one in self._spare if one.queues == queues] or self._spare
+                listener = fitting[-1]
+                self._spare.remove(listener)
+            try:
+                listener.heard(0)
+                return listener
+            except redis.RedisError:
+                # Its server went away while nobody listened: nothing was promised on it.
+                listener.close()
 
     def _give_back(self, listener: Listener) -> None:
         with self._lock:
