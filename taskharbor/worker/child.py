@@ -19,6 +19,8 @@ import signal
 from random import Random
 from types import FrameType
 
+from taskharbor.drivers.base import Driver
+from taskharbor.errors import StoreError
 from taskharbor.worker.attempt import Station
 from taskharbor.worker.config import ChildContext, ExitCode
 from taskharbor.worker.executor import Executor
@@ -30,9 +32,11 @@ from taskharbor.worker.pools.process import ProcessPool
 from taskharbor.worker.pools.thread import ThreadPool
 from taskharbor.worker.prefetch import Prefetch, Rotation
 from taskharbor.worker.pulse import Pulse
+from taskharbor.worker.recovery import Retry
 from taskharbor.worker.reserving import ReserveLoop
 from taskharbor.worker.settler import Settler
 from taskharbor.worker.shutdown import Budget, Shutdown
+from taskharbor.worker.store_log import StoreLog
 from taskharbor.worker.table import boot_time
 from taskharbor.worker.waker import Alarm, Bed
 
@@ -44,26 +48,61 @@ def run_child(context: ChildContext) -> int:
     Signals: SIGTERM stops gracefully, SIGQUIT at once (the process then ends in here), SIGUSR1
     writes all tracebacks to standard error, SIGINT is the supervisor's.
     """
-    child = _Child(context)
-    child.take_signals()
-    return child.serve()
+    alarm = Alarm()
+    _take_signals(alarm)
+    driver = _connect(context, alarm)
+    if driver is None:
+        return ExitCode.OK
+    return _Child(context, driver, alarm).serve()
+
+
+def _take_signals(alarm: Alarm) -> None:
+    """Signal numbers go to the heartbeat thread's descriptor from C, so that a stop is seen even
+    while the main thread is deep in C code; the handlers themselves do nothing."""
+    # Not SIG_IGN: programs that a task starts would inherit that, and ignore a Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+        signal.signal(number, _nothing)
+    signal.set_wakeup_fd(alarm.fd, warn_on_full_buffer=False)
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
+    make_forks_ordinary()
+
+
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """A Python handler must exist for the number to be written to the wake-up descriptor."""
+
+
+def _connect(context: ChildContext, alarm: Alarm) -> Driver | None:
+    """The app's driver, as soon as the store can be reached; None: told to stop before that."""
+    retry, store_log = Retry(Random()), StoreLog("connect")
+    while True:
+        try:
+            driver: Driver = context.app.driver
+        except StoreError as error:
+            now = boot_time()
+            context.table.beat(now)
+            store_log.failed(error, now)
+            retry.failed(now)
+            if {signal.SIGTERM, signal.SIGQUIT} & set(alarm.sleep(retry.at)):
+                return None
+        else:
+            store_log.answered(boot_time())
+            return driver
 
 
 class _Child:
-    def __init__(self, context: ChildContext) -> None:
+    def __init__(self, context: ChildContext, driver: Driver, alarm: Alarm) -> None:
         config = context.config
         rng = Random()
         self._config = config
         self._settler = Settler()
         self._shutdown = Shutdown()
-        self._alarm = Alarm()
         self._bed = Bed(context.wake)
         self._station = Station(
-            context.app.driver,
+            driver,
             context.holder,
             self._settler,
             context.table,
-            self._alarm,
+            alarm,
             slots=config.slots,
             lease_seconds=config.lease_seconds,
         )
@@ -80,7 +119,7 @@ class _Child:
             lease_seconds=config.lease_seconds,
             heartbeat_seconds=config.heartbeat_seconds,
         )
-        self._pool = self._make_pool(Executor(context.app, rng=rng), prefetch)
+        self._pool = self._make_pool(Executor(context.app, rng=rng, threads=config.slots), prefetch)
         self._reserve = ReserveLoop(
             self._station, planner, self._bed, self._pool, watch_memory=budget.watches_memory
         )
@@ -113,16 +152,6 @@ class _Child:
             case "async":
                 return AsyncPool(self._station, executor, prefetch, self._bed, slots=slots)
 
-    def take_signals(self) -> None:
-        """Signal numbers go to the heartbeat thread's descriptor from C, so that a stop is seen
-        even while the main thread is deep in C code; the handlers themselves do nothing."""
-        # Not SIG_IGN: programs that a task starts would inherit that, and ignore a Ctrl-C.
-        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
-            signal.signal(number, _nothing)
-        signal.set_wakeup_fd(self._alarm.fd, warn_on_full_buffer=False)
-        faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
-        make_forks_ordinary()
-
     def serve(self) -> ExitCode:
         self._pulse.start()
         if isinstance(self._pool, AsyncPool):
@@ -131,7 +160,3 @@ class _Child:
             code = self._reserve.run()
         self._pulse.stop()
         return code
-
-
-def _nothing(signum: int, frame: FrameType | None) -> None:
-    """A Python handler must exist for the number to be written to the wake-up descriptor."""

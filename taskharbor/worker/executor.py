@@ -98,7 +98,8 @@ class Executor:
         """Run the attempt in this event loop; a sync task in a thread.
 
         Call it in an asyncio task of its own for each job. Cancelling that cancels the task's code,
-        raises CancelledError and settles nothing.
+        raises CancelledError and settles nothing; so does code that cancels the asyncio task which
+        it finds itself in (see ``settle_error``).
         """
         policy, work = self._open(job, control)
         if isinstance(work, Ended):
@@ -110,6 +111,14 @@ class Executor:
             call = partial(copy_context().run, self._call, work, control)
             ended = await asyncio.get_running_loop().run_in_executor(self._pool, call)
         return self._settle(job, policy, ended)
+
+    def settle_error(self, job: Reservation, error: BaseException) -> Settlement:
+        """What becomes of a job whose attempt ended without a settlement, by ``error``."""
+        try:
+            policy = read_body(job.body).policy
+        except DecodeError:
+            policy = DEFAULT_POLICY
+        return self._settle(job, policy, Ended(Failed(_failure(error)), error))
 
     def close(self) -> None:
         """End the event loops and threads. What still runs in a thread is left to the process."""

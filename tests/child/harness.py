@@ -81,8 +81,9 @@ class Child:
                     wake=self.wake,
                     parent=parent,
                 )
-                driver = self._app.driver
-                with self._app.connected_to(self._way(driver) if self._way else driver):
+                if self._way is None:
+                    return run_child(context)
+                with self._app.connected_to(self._way(self._app.driver)):
                     return run_child(context)
         except BaseException:  # noqa: BLE001 - printed, and the test sees the code
             traceback.print_exc(file=sys.stderr)

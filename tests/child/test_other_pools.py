@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from typing import Literal
 
 import pytest
 
-from taskharbor.codec import decode
+from taskharbor.codec import Failure, decode
 from taskharbor.context import current_job
 from taskharbor.states import Reason, State
 from taskharbor.worker.config import ExitCode
@@ -95,6 +96,46 @@ def test_the_soft_limit_cancels_a_coroutine(yard: Yard) -> None:
     result = sleeper.delay()
     yard.child(pool="async", slots=5)
     assert yard.wait_for_state(result.id, State.DEAD).reason is Reason.TIMED_OUT
+
+
+def test_a_coroutine_that_cancels_itself_has_failed_and_frees_its_slot(yard: Yard) -> None:
+    @yard.app.task(max_attempts=1)
+    async def cancels_itself() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await asyncio.sleep(30)
+
+    @yard.app.task
+    async def after() -> None: ...
+
+    first = cancels_itself.delay()
+    yard.child(pool="async", slots=1)
+    job = yard.wait_for_state(first.id, State.DEAD)
+    assert Failure.decode(job.error or b"").type == "CancelledError"
+    yard.wait_for_state(after.delay().id, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("pool", ["thread", "async"])
+def test_sigquit_ends_the_child_at_once_whatever_runs(yard: Yard, pool: Concurrent) -> None:
+    ledger = yard.ledger
+
+    @yard.app.task(timeout=None)
+    async def clings() -> None:
+        ledger.write("in")
+        while True:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                ledger.write("cancelled")
+
+    clings.delay()
+    child = yard.child(pool=pool, slots=2)
+    ledger.wait_for("in")
+    child.send(signal.SIGQUIT)
+    assert child.wait(seconds=3.0) == ExitCode.FORCED
+    assert ledger.lines() == ["in"]
+    assert len(child.row.started) == 1
 
 
 def test_a_task_in_a_thread_sees_its_limit_when_it_looks(yard: Yard) -> None:

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pytest
 
+from taskharbor.clock import Clock
+from taskharbor.drivers import registry
 from taskharbor.drivers.base import Exchange, InspectableDriver, Want
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import Settlement
@@ -122,6 +124,45 @@ def test_a_child_outlives_an_outage_without_spinning_and_goes_on_soon_after(yard
     assert yard.job(long.id).attempts == 1
     assert child.stop() == ExitCode.OK
     assert child.log.count("trying on") <= 2, "one line for each thread, not for each try"
+
+
+def forbid_connecting(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the file ``down`` is there."""
+    real = registry.connect
+
+    def connect(url: str, *, clock: Clock | None = None) -> InspectableDriver:
+        if (yard.directory / "down").exists():
+            with (yard.directory / "tries").open("a") as file:
+                file.write("connect\n")
+            raise StoreUnavailable("connection refused")
+        return real(url, clock=clock)
+
+    monkeypatch.setattr(registry, "connect", connect)
+    (yard.directory / "down").touch()
+
+
+def test_a_child_that_starts_before_its_store_waits_for_it(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @yard.app.task
+    def noop() -> None: ...
+
+    result = noop.delay()
+    forbid_connecting(yard, monkeypatch)
+    child = yard.child()
+    wait_until(lambda: tries(yard) >= 3, what="some tries")
+    (yard.directory / "down").unlink()
+    yard.wait_for_state(result.id, State.SUCCEEDED, seconds=3.0)
+    assert child.stop() == ExitCode.OK
+
+
+def test_a_child_that_waits_for_its_store_can_be_stopped(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_connecting(yard, monkeypatch)
+    child = yard.child()
+    wait_until(lambda: tries(yard) >= 2, what="some tries")
+    assert child.stop() == ExitCode.OK
 
 
 def test_a_child_told_to_stop_while_its_store_is_away_leaves_soon(yard: Yard) -> None:

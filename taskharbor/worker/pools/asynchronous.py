@@ -8,6 +8,7 @@ whole child.
 from __future__ import annotations
 
 import asyncio
+import os
 
 from taskharbor.settlement import Settlement
 from taskharbor.worker.attempt import Attempt, Station
@@ -44,7 +45,11 @@ class AsyncPool:
         ended: asyncio.Future[ExitCode] = self._loop.create_future()
 
         def run_reserve_loop() -> None:
-            self._loop.call_soon_threadsafe(ended.set_result, reserve.run())
+            code = reserve.run()
+            if self._station.settler.running:
+                # Told to leave at once. To cancel the jobs' tasks would let them run on.
+                os._exit(code)
+            self._loop.call_soon_threadsafe(ended.set_result, code)
 
         vital_thread(run_reserve_loop, "taskharbor-reserve").start()
         return await ended
@@ -77,7 +82,11 @@ class AsyncPool:
             station.settler.finish(held, Settlement.release(job.id, job.fence))
         else:
             attempt = station.attempts[slot] = Attempt(station, held, slot, now)
-            settlement = await self._executor.run_async(job, attempt)
+            try:
+                settlement = await self._executor.run_async(job, attempt)
+            except asyncio.CancelledError as error:
+                # Nobody here cancels this asyncio task, so the job's own code did.
+                settlement = self._executor.settle_error(job, error)
             station.attempts[slot] = None
             station.settler.finish(held, settlement, urgent=attempt.urgent)
             station.table.finished(slot)
