@@ -115,9 +115,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=OTHER_PYTHONS)
 def compatibility(session: nox.Session) -> None:
-    """What needs no server, on the other Pythons that are installed."""
+    """The unit tests on the other Pythons that are installed."""
     install_for_tests(session)
-    run_pytest(session, "tests/unit", "conformance/test_memory.py", *PARALLEL)
+    run_pytest(session, "tests/unit", *PARALLEL)
 
 
 @nox.session
@@ -136,10 +136,11 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def benchmark(session: nox.Session) -> None:
-    """`-- codec sqlite` runs benchmarks/bench_codec.py and bench_sqlite.py only; `-- --long`."""
+    """A whole worker on each store, in short; `-- codec` for one file, `-- --long` for all."""
     install_for_tests(session)
     options = [word for word in session.posargs if word.startswith("-")]
-    names = [word for word in session.posargs if word not in options] or ["*"]
+    names = [word for word in session.posargs if word not in options]
+    names = names or ["*" if "--long" in options else "worker"]
     for script in sorted(path for name in names for path in BENCHMARKS.glob(f"bench_{name}.py")):
         session.run("python", str(script), *options)
 
