@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from taskharbor.decision import HandedBack, Lost, Outcome, decide
+from taskharbor.decision import Lost, decide
 from taskharbor.drivers.memory import connect
 from taskharbor.errors import StoreUnavailable
 from taskharbor.lease import Guard, Reservation
-from taskharbor.message import read_body
+from taskharbor.maintenance.lost import LostChild, policy_of, settle_lost
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason
 from taskharbor.worker.shutdown import Budget
-from taskharbor.worker.table import Phase
 from tests.simulation.child import SimulatedChild
 from tests.simulation.jobs import Checker, make_plans
 from tests.simulation.network import CLEAR, Call, Network, Weather
@@ -178,21 +177,25 @@ class History:
             try:
                 yield from self._network.call(lambda: self._store.promote(100))
                 expired = yield from self._network.call(lambda: self._store.expired(100))
-                lost = Lost(None, Reason.LEASE_EXPIRED, guard=Guard.EXPIRED)
-                yield from self._settle([self._decide(job, lost) for job in expired])
+                yield from self._settle([self._reap(job) for job in expired])
             except StoreUnavailable:
                 continue
 
     def _retire(self, child: SimulatedChild, *, ended: bool) -> Steps:
-        started = {slot.fence for slot in child.table.values() if slot.phase is Phase.STARTED}
+        report = LostChild(
+            number=1,
+            holder=child.holder,
+            cause="ended" if ended else "died",
+            ending="was killed by SIGKILL",
+            slots=tuple(child.table.values()),
+        )
         while True:
             try:
                 held = yield from self._network.call(lambda: self._store.retire(child.holder))
                 if not held:
                     return
-                yield from self._settle(
-                    [self._decide(job, _lost(job, started, ended=ended)) for job in held]
-                )
+                now = self.scheduler.clock.now()
+                yield from self._settle(settle_lost(report, held, now=now, rng=self._rng))
             except StoreUnavailable:
                 yield self.scheduler.now() + 0.3
 
@@ -203,12 +206,6 @@ class History:
 
         yield from self._network.call(apply)
 
-    def _decide(self, job: Reservation, outcome: Outcome) -> Settlement:
-        policy = read_body(job.body).policy
-        return decide(job, policy, outcome, now=self.scheduler.clock.now(), rng=self._rng)
-
-
-def _lost(job: Reservation, started: set[int], *, ended: bool) -> Outcome:
-    if ended:
-        return HandedBack(started=job.fence in started)
-    return Lost(None, started=job.fence in started)
+    def _reap(self, job: Reservation) -> Settlement:
+        lost = Lost(None, Reason.LEASE_EXPIRED, guard=Guard.EXPIRED)
+        return decide(job, policy_of(job), lost, now=self.scheduler.clock.now(), rng=self._rng)
