@@ -213,6 +213,7 @@ def _store(url: str) -> Iterator[Finding]:
     try:
         yield _answers(driver)
         yield _writable(driver)
+        yield from _examined(driver)
         yield from _sharing(driver)
         yield _clock(driver)
         yield from _lines(driver)
@@ -253,6 +254,16 @@ def _writable(driver: InspectableDriver) -> Finding:
     except StoreError as error:
         return _refused("permissions", error)
     return Finding("permissions", Level.OK, "the store can be written to")
+
+
+def _examined(driver: InspectableDriver) -> Iterator[Finding]:
+    """What the driver itself finds wrong with the settings of its store."""
+    from taskharbor.drivers.base import Examinable
+
+    if isinstance(driver, Examinable):
+        for remark in driver.examine():
+            level = Level.FAIL if remark.fatal else Level.WARN
+            yield Finding(remark.subject, level, remark.found, remark.remedy)
 
 
 def _sharing(driver: InspectableDriver) -> Iterator[Finding]:

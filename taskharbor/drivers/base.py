@@ -426,5 +426,23 @@ class Migratable(Protocol):
         ...
 
 
+class Remark(NamedTuple):
+    """A setting of a store that endangers jobs. ``fatal``: it can't work like this."""
+
+    subject: str
+    found: str
+    remedy: str
+    fatal: bool = False
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """For stores whose settings can be wrong: looked at by ``doctor`` and when a worker starts."""
+
+    def examine(self) -> list[Remark]:
+        """What is not as it should be; read only."""
+        ...
+
+
 class InspectableDriver(Driver, Inspector, Protocol):
     """A driver with the operators' side: what all of ours are."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 
 from taskharbor.decision import Lost, decide
-from taskharbor.drivers.base import InspectableDriver, Renewal
+from taskharbor.drivers.base import Examinable, InspectableDriver, Renewal
 from taskharbor.drivers.registry import connect
 from taskharbor.errors import ConfigurationError, StoreError, StoreUnavailable
 from taskharbor.ids import new_id
@@ -98,6 +98,7 @@ class Service:
         self._retry_at = self._next_at = now
         self._lost: dict[int, LostChild] = {}
         self._silent: dict[str, Silent] = {}
+        self._examined = False
         self._duties: _Duties | None = None
         self.driver: InspectableDriver | None = None
 
@@ -139,11 +140,23 @@ class Service:
 
     def _round(self, now: float) -> float:
         driver = self.connect()
+        self._look_at_settings(driver)
         self._settle_lost(driver)
         self._renew_silent(driver)
         next_at = self._lead(now)
         self._store_answered(now, driver)
         return next_at
+
+    def _look_at_settings(self, driver: InspectableDriver) -> None:
+        """Once, when the store first answers: what ``doctor`` would say about its settings."""
+        if self._examined:
+            return
+        if isinstance(driver, Examinable):
+            for remark in driver.examine():
+                _log.warning(
+                    "the store is not set up well", found=remark.found, remedy=remark.remedy
+                )
+        self._examined = True
 
     @property
     def idle(self) -> bool:

@@ -14,6 +14,7 @@ from taskharbor.drivers.base import (
     Extended,
     Outcome,
     Promoted,
+    Remark,
     Renewal,
     Settled,
     Term,
@@ -21,6 +22,7 @@ from taskharbor.drivers.base import (
 )
 from taskharbor.drivers.redis import shards, wire
 from taskharbor.drivers.redis.address import Address
+from taskharbor.drivers.redis.examining import examine
 from taskharbor.drivers.redis.listening import Listeners
 from taskharbor.drivers.redis.operators import Operators
 from taskharbor.drivers.redis.store import Store
@@ -184,6 +186,9 @@ class RedisDriver(Operators):
         # One place for all leaders: the first shard.
         term = self._store.run(0, "lead", (name, holder, seconds))
         return Term(term[0], term[1] / 1e6) if term else None
+
+    def examine(self) -> list[Remark]:
+        return examine(self._store)
 
     def close(self) -> None:
         self._listeners.close()

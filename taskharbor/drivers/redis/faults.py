@@ -68,6 +68,10 @@ _CODES: tuple[tuple[type[redis.RedisError], str], ...] = (
 
 def translate(error: redis.RedisError, url: str) -> TaskHarborError:
     """The error of ours that ``error`` means, to be raised from it."""
+    if isinstance(error, exceptions.MovedError) and not url.startswith("redis+cluster:"):
+        return ConfigurationError(
+            f"Redis at {url} is a node of a Cluster; write redis+cluster:// in the URL"
+        )
     text = str(error)
     for exception, code in _CODES:
         if isinstance(error, exception):
