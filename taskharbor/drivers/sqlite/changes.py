@@ -189,7 +189,7 @@ class Changes:
     def _write_rows(self) -> None:
         if self.history:
             self.tx.executemany(_SQL["write_history"], self.history)
-            trims = [(row[0], defaults.MAX_HISTORY) for row in self.history]
+            trims = [(row[0], row[0], defaults.MAX_HISTORY) for row in self.history]
             self.tx.executemany(_SQL["trim_history"], trims)
             self.history.clear()
         for statement, rows in (

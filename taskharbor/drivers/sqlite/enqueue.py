@@ -66,9 +66,9 @@ def _insert(tx: Tx, batch: Sequence[Message], queues: dict[str, int]) -> None:
         for seq, message in enumerate(batch, before + 1)
     ]
     tx.executemany(_SQL["insert_jobs"], rows)
-    ready = tx.execute(_SQL["line_up_new"], (now, before)).rowcount
+    ready = tx.execute(_SQL["line_up_new"], (before, now)).rowcount
     if ready < len(batch):
-        tx.execute(_SQL["schedule_new"], (now, before))
+        tx.execute(_SQL["schedule_new"], (before, now))
     _take_keys(tx, rows)
     _count(tx, rows)
     if ready:

@@ -60,7 +60,7 @@ def _extend(tx: Tx, renewal: Renewal, row: Row | None, seconds: float) -> Extend
     if verdict is not Verdict.APPLIED:
         return Extended(verdict)
     expires_at = max(lease.expires_at, tx.now + seconds)
-    tx.execute(_SQL["extend"], (lease.fence, expires_at))
+    tx.execute(_SQL["extend"], (expires_at, lease.fence))
     if renewal.progress is not None or renewal.saved is not None:
         tx.execute(_SQL["note"], (seq, renewal.progress, renewal.saved))
     return Extended(verdict, expires_at, lease.cancel_reason is not None)

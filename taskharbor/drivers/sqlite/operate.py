@@ -179,6 +179,6 @@ def purge(tx: Tx, where: JobFilter, limit: int) -> int:
 
 
 def set_paused(tx: Tx, queue: str, *, paused: bool) -> None:
-    tx.execute(_SQL["pause"], (queue_id(tx, queue), int(paused)))
+    tx.execute(_SQL["pause"], (int(paused), queue_id(tx, queue)))
     if not paused:
         tx.wake()

@@ -93,14 +93,14 @@ def _cancel(tx: Tx, rows: list[Row]) -> None:
 def _lease_head(
     tx: Tx, queue: int, name: str, limit: int, holder: str, seconds: float
 ) -> list[Reservation]:
-    arguments = (queue, limit, holder, tx.now, tx.now + seconds)
+    arguments = (holder, tx.now, tx.now + seconds, queue, limit)
     cursor = tx.execute(_SQL["lease_line"], arguments)
     leased = cursor.rowcount
     if leased == 0:
         return []
     newest = cursor.lastrowid
     assert newest is not None
-    rows = tx.execute(_SQL["leased"], (newest - leased, name))
+    rows = tx.execute(_SQL["leased"], (name, newest - leased))
     rest = (False, holder)
     jobs = [_build(row + rest) for row in rows]
     _leave_line(tx, queue, newest, one_rank=jobs[0].priority == jobs[-1].priority)

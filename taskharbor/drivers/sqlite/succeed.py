@@ -58,8 +58,8 @@ def _apply(tx: Tx, results: dict[int, bytes | None]) -> None:
     fences = as_numbers(results)
     different = set(results.values())
     if len(different) == 1:
-        tx.execute(_SQL["succeed_alike"], (fences, tx.now, different.pop()))
+        tx.execute(_SQL["succeed_alike"], (tx.now, tx.now, different.pop(), fences))
     else:
-        rows = [(fence, tx.now, result) for fence, result in results.items()]
+        rows = [(tx.now, tx.now, result, fence) for fence, result in results.items()]
         tx.executemany(_SQL["succeed"], rows)
     tx.execute(_SQL["leave_leases"], (fences,))

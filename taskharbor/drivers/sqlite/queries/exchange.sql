@@ -1,39 +1,39 @@
 -- is_retired: holder -> a row if it is
-SELECT 1 FROM th_retired WHERE holder = ?1;
+SELECT 1 FROM th_retired WHERE holder = ?;
 
 -- leases: fences -> fence, holder, attempt, reserved_at, expires_at, cancel_reason, the job's head
 SELECT l.fence, l.holder, l.attempt, l.reserved_at, l.expires_at, l.cancel_reason,
     j.seq, j.id, j.queue, j.priority, j.expires_at,
     j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
 FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
-WHERE l.fence IN (SELECT value FROM json_each(?1));
+WHERE l.fence IN (SELECT value FROM json_each(?));
 
 -- plain_leases: fences, now -> fence, id, queue
 -- The valid leases whose jobs, when they succeed, need nothing but their row in th_ended: kept, and
 -- no key to free.
 SELECT l.fence, j.id, j.queue
 FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
-WHERE l.fence IN (SELECT value FROM json_each(?1)) AND l.expires_at > ?2
+WHERE l.fence IN (SELECT value FROM json_each(?)) AND l.expires_at > ?
     AND j.keep_succeeded > 0 AND (j.key IS NULL OR j.key_seconds IS NOT -1);
 
--- succeed_alike: fences, now, the result that all of them have
+-- succeed_alike: now, now, the result that all of them have, fences
 INSERT INTO th_ended
     (seq, state, reason, finished_at, prune_at, attempts, fence, holder, reserved_at, result)
-SELECT l.seq, 'succeeded', 'succeeded', ?2, ?2 + j.keep_succeeded,
-    l.attempt, l.fence, l.holder, l.reserved_at, ?3
+SELECT l.seq, 'succeeded', 'succeeded', ?, ? + j.keep_succeeded,
+    l.attempt, l.fence, l.holder, l.reserved_at, ?
 FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
-WHERE l.fence IN (SELECT value FROM json_each(?1));
+WHERE l.fence IN (SELECT value FROM json_each(?));
 
--- succeed: fence, now, result
+-- succeed: now, now, result, fence
 INSERT INTO th_ended
     (seq, state, reason, finished_at, prune_at, attempts, fence, holder, reserved_at, result)
-SELECT l.seq, 'succeeded', 'succeeded', ?2, ?2 + j.keep_succeeded,
-    l.attempt, l.fence, l.holder, l.reserved_at, ?3
+SELECT l.seq, 'succeeded', 'succeeded', ?, ? + j.keep_succeeded,
+    l.attempt, l.fence, l.holder, l.reserved_at, ?
 FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
-WHERE l.fence = ?1;
+WHERE l.fence = ?;
 
 -- leave_leases: fences
-DELETE FROM th_leases WHERE fence IN (SELECT value FROM json_each(?1));
+DELETE FROM th_leases WHERE fence IN (SELECT value FROM json_each(?));
 
 -- standing: id -> its state, the fence that settled it
 SELECT CASE
@@ -46,47 +46,47 @@ FROM th_jobs j
 LEFT JOIN th_ended e ON e.seq = j.seq
 LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
 LEFT JOIN th_scheduled s ON s.seq = j.seq
-WHERE j.id = ?1;
+WHERE j.id = ?;
 
 -- tombstone: id -> fence
-SELECT fence FROM th_tombstones WHERE id = ?1;
+SELECT fence FROM th_tombstones WHERE id = ?;
 
 -- open_queue: name -> id, unless it is paused
-SELECT id FROM th_queues WHERE name = ?1 AND NOT paused;
+SELECT id FROM th_queues WHERE name = ? AND NOT paused;
 
 -- any_ready: queue -> a row if a job is in line
-SELECT 1 FROM th_ready WHERE queue = ?1 LIMIT 1;
+SELECT 1 FROM th_ready WHERE queue = ? LIMIT 1;
 
 -- expired_in_line: queue, how far to look, now -> head, attempts of those past their expiry
 SELECT j.seq, j.id, j.queue, j.priority, j.expires_at,
     j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds, coalesce(c.attempts, 0)
-FROM (SELECT seq, expires_at FROM th_ready WHERE queue = ?1 ORDER BY rank, seq LIMIT ?2) r
+FROM (SELECT seq, expires_at FROM th_ready WHERE queue = ? ORDER BY rank, seq LIMIT ?) r
 CROSS JOIN th_jobs j ON j.seq = r.seq
 LEFT JOIN th_carried c ON c.seq = r.seq
-WHERE r.expires_at <= ?3;
+WHERE r.expires_at <= ?;
 
--- lease_line: queue, how many, holder, now, expires_at
+-- lease_line: holder, now, expires_at, queue, how many
 INSERT INTO th_leases (seq, holder, attempt, reserved_at, expires_at)
-SELECT r.seq, ?3, coalesce(c.attempts, 0) + 1, ?4, ?5
+SELECT r.seq, ?, coalesce(c.attempts, 0) + 1, ?, ?
 FROM th_ready r LEFT JOIN th_carried c ON c.seq = r.seq
-WHERE r.queue = ?1 ORDER BY r.rank, r.seq LIMIT ?2;
+WHERE r.queue = ? ORDER BY r.rank, r.seq LIMIT ?;
 
 -- place: fence -> where its job stood in line: rank, seq
-SELECT -j.priority, j.seq FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq WHERE l.fence = ?1;
+SELECT -j.priority, j.seq FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq WHERE l.fence = ?;
 
 -- leave_ranks: queue, rank
 -- What was leased is the head of the line: all ranks before the last one's, and of that one all
 -- up to it. One statement with (rank, seq) <= (?, ?) would walk the whole line: SQLite does not
 -- bound a DELETE by a row value.
-DELETE FROM th_ready WHERE queue = ?1 AND rank < ?2;
+DELETE FROM th_ready WHERE queue = ? AND rank < ?;
 
 -- leave_rank: queue, rank, seq
-DELETE FROM th_ready WHERE queue = ?1 AND rank = ?2 AND seq <= ?3;
+DELETE FROM th_ready WHERE queue = ? AND rank = ? AND seq <= ?;
 
--- leased: the fence before the first of them, queue's name -> the first fields of a Reservation
-SELECT j.id, ?2, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
+-- leased: queue's name, the fence before the first of them -> the first fields of a Reservation
+SELECT j.id, ?, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
     j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved
 FROM th_leases l
 CROSS JOIN th_jobs j ON j.seq = l.seq
 LEFT JOIN th_carried c ON c.seq = l.seq
-WHERE l.fence > ?1 ORDER BY l.fence;
+WHERE l.fence > ? ORDER BY l.fence;

@@ -15,37 +15,37 @@ LEFT JOIN th_carried c ON c.seq = j.seq
 LEFT JOIN th_ended e ON e.seq = j.seq
 LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
 LEFT JOIN th_scheduled s ON s.seq = j.seq
-WHERE j.id IN (SELECT value FROM json_each(?1));
+WHERE j.id IN (SELECT value FROM json_each(?));
 
 -- ids: seqs -> id
-SELECT id FROM th_jobs WHERE seq IN (SELECT value FROM json_each(?1));
+SELECT id FROM th_jobs WHERE seq IN (SELECT value FROM json_each(?));
 
 -- request_cancel: reason, seqs
-UPDATE th_leases SET cancel_reason = coalesce(cancel_reason, ?1)
-WHERE seq IN (SELECT value FROM json_each(?2));
+UPDATE th_leases SET cancel_reason = coalesce(cancel_reason, ?)
+WHERE seq IN (SELECT value FROM json_each(?));
 
 -- keep_success: seq
 -- Into the history what the row in th_ended, about to go, says of the attempt that succeeded.
 INSERT INTO th_attempts (seq, fence, number, holder, started_at, ended_at, reason)
 SELECT seq, fence, attempts, holder, reserved_at, finished_at, reason
-FROM th_ended WHERE seq = ?1 AND state = 'succeeded';
+FROM th_ended WHERE seq = ? AND state = 'succeeded';
 
 -- carry_requeued: seq, attempts, due_at, whether losses are forgiven
-INSERT INTO th_carried (seq, attempts, due_at) VALUES (?1, ?2, ?3)
+INSERT INTO th_carried (seq, attempts, due_at) VALUES (?, ?, ?)
 ON CONFLICT (seq) DO UPDATE SET
     attempts = excluded.attempts,
     due_at = excluded.due_at,
-    losses = CASE WHEN ?4 THEN 0 ELSE losses END,
+    losses = CASE WHEN ? THEN 0 ELSE losses END,
     unknown_since = NULL;
 
 -- never_expires: seq
-UPDATE th_jobs SET expires_at = NULL WHERE seq = ?1;
+UPDATE th_jobs SET expires_at = NULL WHERE seq = ?;
 
 -- key_holder: queue, key, now -> seq
-SELECT seq FROM th_keys WHERE queue = ?1 AND key = ?2 AND (free_at IS NULL OR free_at > ?3);
+SELECT seq FROM th_keys WHERE queue = ? AND key = ? AND (free_at IS NULL OR free_at > ?);
 
 -- take_key: queue, key, seq, free_at
-INSERT OR REPLACE INTO th_keys (queue, key, seq, free_at) VALUES (?1, ?2, ?3, ?4);
+INSERT OR REPLACE INTO th_keys (queue, key, seq, free_at) VALUES (?, ?, ?, ?);
 
--- pause: queue's id, 1 or 0
-UPDATE th_queues SET paused = ?2 WHERE id = ?1;
+-- pause: 1 or 0, queue's id
+UPDATE th_queues SET paused = ? WHERE id = ?;

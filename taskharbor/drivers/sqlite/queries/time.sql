@@ -2,7 +2,7 @@
 SELECT coalesce(c.attempts, 0),
     j.seq, j.id, j.queue, j.priority, j.expires_at,
     j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
-FROM (SELECT seq FROM th_scheduled WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2) s
+FROM (SELECT seq FROM th_scheduled WHERE wake_at <= ? ORDER BY wake_at LIMIT ?) s
 CROSS JOIN th_jobs j ON j.seq = s.seq
 LEFT JOIN th_carried c ON c.seq = s.seq;
 
@@ -12,7 +12,7 @@ SELECT min(wake_at) FROM th_scheduled;
 -- overdue: now, how many -> state, id, head of the jobs whose retention is over
 SELECT e.state, j.seq, j.id, j.queue, j.priority, j.expires_at,
     j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
-FROM (SELECT seq, state FROM th_ended WHERE prune_at <= ?1 ORDER BY prune_at LIMIT ?2) e
+FROM (SELECT seq, state FROM th_ended WHERE prune_at <= ? ORDER BY prune_at LIMIT ?) e
 CROSS JOIN th_jobs j ON j.seq = e.seq;
 
 -- sizes: -> pages of the file, those of them that are empty
@@ -20,10 +20,10 @@ SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count;
 
 -- prune_tombstones: now, how many
 DELETE FROM th_tombstones WHERE id IN (
-    SELECT id FROM th_tombstones WHERE prune_at <= ?1 ORDER BY prune_at LIMIT ?2
+    SELECT id FROM th_tombstones WHERE prune_at <= ? ORDER BY prune_at LIMIT ?
 );
 
 -- prune_retired: now, how many
 DELETE FROM th_retired WHERE holder IN (
-    SELECT holder FROM th_retired WHERE prune_at <= ?1 LIMIT ?2
+    SELECT holder FROM th_retired WHERE prune_at <= ? LIMIT ?
 );

@@ -1,11 +1,11 @@
 -- begin_write: wall clock, number of jobs to come -> now, schema, the last seq given
-UPDATE th_store SET now = max(now, ?1), seq = seq + ?2 RETURNING now, schema, seq;
+UPDATE th_store SET now = max(now, ?), seq = seq + ? RETURNING now, schema, seq;
 
 -- begin_read: wall clock -> now, schema
-SELECT max(now, ?1), schema FROM th_store;
+SELECT max(now, ?), schema FROM th_store;
 
 -- count: queue, state, difference
-INSERT INTO th_counts (queue, state, jobs) VALUES (?1, ?2, ?3)
+INSERT INTO th_counts (queue, state, jobs) VALUES (?, ?, ?)
 ON CONFLICT (queue, state) DO UPDATE SET jobs = jobs + excluded.jobs;
 
 -- has_schema: -> a row when the store has been made
@@ -15,4 +15,4 @@ SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'th_store';
 SELECT schema FROM th_store;
 
 -- set_schema: version
-UPDATE th_store SET schema = ?1;
+UPDATE th_store SET schema = ?;
