@@ -1,4 +1,4 @@
-"""The Postgres driver."""
+"""The Postgres driver: on Postgres 18, on 15, and through PgBouncer in transaction mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +16,15 @@ from taskharbor.conformance import (
     Transactional,
 )
 from taskharbor.ids import new_id
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 
 
 class PostgresHarness(Harness):
-    """A schema of its own on ``server``."""
+    """A schema on ``server``, emptied after each test; the driver goes to ``url``."""
 
-    def __init__(self, server: PostgresServer) -> None:
-        self._schema = "th_" + new_id()
-        super().__init__(f"{server.url}?namespace={self._schema}")
+    def __init__(self, server: PostgresServer, url: str, schema: str) -> None:
+        super().__init__(f"{url}?namespace={schema}", reuse=True)
         self._server = server
 
     @contextmanager
@@ -34,17 +34,32 @@ class PostgresHarness(Harness):
 
     def crash(self) -> None:
         self._server.kill()
-        self.close()
+        while self._drivers:  # without emptying the store, as close() would
+            self._drivers.pop().close()
         self._server.start()
 
-    def drop(self) -> None:
-        with psycopg.connect(self._server.url, autocommit=True) as connection:
-            connection.execute(f'DROP SCHEMA IF EXISTS "{self._schema}" CASCADE'.encode())
+
+@pytest.fixture(scope="class")
+def schema() -> str:
+    """Migrating takes longer than most tests: one schema serves them all."""
+    return "th_" + new_id()
 
 
 class TestPostgres(Conformance, Shared, Durable, Transactional, Migrates):
     @pytest.fixture
-    def harness(self, postgres_server: PostgresServer) -> Iterator[Harness]:
-        harness = PostgresHarness(postgres_server)
-        yield harness
-        harness.drop()
+    def harness(self, postgres_server: PostgresServer, schema: str) -> Harness:
+        return PostgresHarness(postgres_server, postgres_server.url, schema)
+
+
+class TestPostgres15(Conformance, Shared, Durable, Transactional, Migrates):
+    @pytest.fixture
+    def harness(self, postgres15_server: PostgresServer, schema: str) -> Harness:
+        return PostgresHarness(postgres15_server, postgres15_server.url, schema)
+
+
+class TestPgBouncer(Conformance, Shared, Durable, Transactional, Migrates):
+    @pytest.fixture
+    def harness(
+        self, postgres15_server: PostgresServer, pgbouncer_server: PgBouncer, schema: str
+    ) -> Harness:
+        return PostgresHarness(postgres15_server, pgbouncer_server.url, schema)

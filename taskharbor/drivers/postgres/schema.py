@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -13,6 +15,14 @@ from taskharbor.errors import SchemaMismatch
 _NAME = re.compile(r"(\d{4})_\w+\.sql\Z")
 _PLACEHOLDER = re.compile(r"\bth\.")
 _LOCK = 0x7468  # "th"
+_BOOKKEEPING = """\
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE IF NOT EXISTS {schema}.migrations (
+    number integer PRIMARY KEY,
+    name text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+"""
 
 
 class Migration(NamedTuple):
@@ -21,6 +31,7 @@ class Migration(NamedTuple):
     text: str
 
 
+@cache
 def migrations() -> list[Migration]:
     found = []
     for file in (files(__package__) / "migrations").iterdir():
@@ -31,50 +42,73 @@ def migrations() -> list[Migration]:
 
 
 def for_schema(text: str, schema: str) -> str:
-    """SQL written for the schema ``th``, for ``schema`` (a quoted identifier)."""
-    return _PLACEHOLDER.sub(lambda _: f"{schema}.", text)
+    """SQL written for the schema ``th``, for ``schema`` (a quoted identifier). In strings as well:
+    locks and channels are the schema's own by its name in theirs."""
+    return _PLACEHOLDER.sub(f"{schema}.", text)
 
 
-def version(connection: psycopg.Connection, schema: str) -> int:
+def version(connection: psycopg.Connection, statements: Mapping[str, bytes]) -> int:
     """The number of the last migration applied; 0 where there is no schema."""
-    row = connection.execute("SELECT to_regclass(%s)", (f"{schema}.migrations",)).fetchone()
+    row = connection.execute(statements["find_migrations"]).fetchone()
     if row is None or row[0] is None:
         return 0
-    found = connection.execute(f"SELECT coalesce(max(number), 0) FROM {schema}.migrations")
-    return int((found.fetchone() or (0,))[0])
+    (last,) = connection.execute(statements["last_migration"]).fetchone() or (0,)
+    return int(last)
 
 
-def migrate(connection: psycopg.Connection, schema: str) -> list[str]:
+def migrate(
+    connection: psycopg.Connection, schema: str, statements: Mapping[str, bytes]
+) -> list[str]:
     """Apply what is missing, all in one transaction: killed half-way, nothing of it is there.
 
-    Raises SchemaMismatch when the schema is from a newer TaskHarbor.
+    Whoever comes at the same time waits and finds it done. Raises SchemaMismatch when the schema is
+    from a newer TaskHarbor.
     """
-    applied = []
+    present = version(connection, statements)
+    refuse_newer(present)
+    if not missing(present):
+        return []  # without waiting for anybody, and without the right to create a schema
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK, schema))
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {schema}.migrations (number integer PRIMARY KEY, "
-            "name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+        # Not only looked for: this session may still believe what it saw before it got the lock.
+        connection.execute(_BOOKKEEPING.format(schema=schema).encode())
+        present = version(connection, statements)
+        refuse_newer(present)
+        steps = missing(present)
+        connection.execute(script(schema, steps).encode())
+    return [step.name for step in steps]
+
+
+def missing(present: int) -> list[Migration]:
+    return [migration for migration in migrations() if migration.number > present]
+
+
+def script(schema: str, steps: Sequence[Migration]) -> str:
+    """The SQL that takes ``steps``, to be run in one transaction."""
+    parts = [_BOOKKEEPING.format(schema=schema)]
+    for step in steps:
+        parts += (f"-- {step.name}", for_schema(step.text, schema))
+        parts.append(
+            f"INSERT INTO {schema}.migrations (number, name) VALUES ({step.number}, '{step.name}');"
         )
-        present = version(connection, schema)
-        check(present)
-        for migration in migrations():
-            if migration.number > present:
-                connection.execute(for_schema(migration.text, schema).encode())
-                connection.execute(
-                    f"INSERT INTO {schema}.migrations (number, name) VALUES (%s, %s)",
-                    (migration.number, migration.name),
-                )
-                applied.append(migration.name)
-    return applied
+    return "\n".join(parts)
 
 
 def check(present: int) -> None:
-    """Raises SchemaMismatch for a schema newer than this code."""
+    """Raises SchemaMismatch unless the schema is this code's."""
+    refuse_newer(present)
+    if missing(present):
+        found = f"at version {present}" if present else "not there yet"
+        raise SchemaMismatch(
+            f"the schema is {found}, this TaskHarbor needs version {migrations()[-1].number}; run: "
+            "taskharbor migrate"
+        )
+
+
+def refuse_newer(present: int) -> None:
     known = migrations()[-1].number
     if present > known:
         raise SchemaMismatch(
-            f"the schema is at version {present}, this TaskHarbor knows up to {known}; "
-            "upgrade TaskHarbor here: an older version can't work with a newer schema"
+            f"the schema is at version {present}, this TaskHarbor knows up to {known}; upgrade "
+            "TaskHarbor here: an older version can't work with a newer schema"
         )

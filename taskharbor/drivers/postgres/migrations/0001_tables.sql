@@ -48,7 +48,7 @@ CREATE TABLE th.ready (
     ready_at   double precision NOT NULL,
     reason     text COLLATE "C" NOT NULL,
     PRIMARY KEY (queue, rank, seq)
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000);
 
 CREATE TABLE th.scheduled (
     seq     bigint PRIMARY KEY,
@@ -57,17 +57,17 @@ CREATE TABLE th.scheduled (
 );
 CREATE INDEX scheduled_wake_at ON th.scheduled (wake_at);
 
--- No index on what a heartbeat writes (expires_at): its update stays on the page (HOT). As many rows
--- as workers hold jobs: the reaper scans it.
+-- No index on what a heartbeat writes (expires_at): its update stays on the page (HOT). One index, for
+-- an insert and a delete per job: as many rows as workers hold jobs, and the reaper scans them.
 CREATE TABLE th.leases (
-    fence         bigint PRIMARY KEY,
-    seq           bigint NOT NULL UNIQUE,
+    seq           bigint PRIMARY KEY,
+    fence         bigint NOT NULL,
     holder        text COLLATE "C" NOT NULL,
     attempt       integer NOT NULL,
     reserved_at   double precision NOT NULL,
     expires_at    double precision NOT NULL,
     cancel_reason text COLLATE "C"
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 CREATE TABLE th.ended (
     seq         bigint PRIMARY KEY,
@@ -133,4 +133,12 @@ CREATE TABLE th.counts (
     queue text COLLATE "C" NOT NULL,
     state text COLLATE "C" NOT NULL,
     jobs  bigint NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+
+-- Who waits, and for what: "w:<queue>" for a ready job, "d:<job id>" for the end of one. Whoever brings
+-- the news takes the row and notifies; without a row nobody does. Lost in a crash, like the waiters'
+-- connections.
+CREATE UNLOGGED TABLE th.waiters (
+    topic text COLLATE "C" PRIMARY KEY,
+    since double precision NOT NULL
 );

@@ -1,4 +1,4 @@
--- How one job moves. `th` stands for the schema.
+-- How jobs move. `th` stands for the schema.
 
 CREATE FUNCTION th.clock(p_now double precision) RETURNS double precision
 LANGUAGE sql VOLATILE AS $$
@@ -10,11 +10,39 @@ LANGUAGE sql AS $$
     INSERT INTO th.counts (queue, state, jobs) VALUES (p_queue, p_state, p_jobs)
 $$;
 
--- Tell those who listen that `p_topics` ("w:<queue>", "d:<job id>") have news, after the commit.
+-- News of `p_topics` for those who wait, when this transaction commits. NOTIFY takes a lock that all
+-- notifying commits of a server queue for, so there is one only for a topic that someone waits for,
+-- and only from the first to bring it: a row that another transaction holds is that one's to tell.
+-- A waiter that came too late to be seen looks again by itself.
 CREATE FUNCTION th.tell(p_topics text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_notify('th', topic) FROM (SELECT DISTINCT unnest(p_topics) AS topic) t;
+    IF NOT EXISTS (SELECT FROM th.waiters WHERE topic = ANY (p_topics)) THEN
+        RETURN;
+    END IF;
+    WITH waited AS (
+        SELECT topic FROM th.waiters WHERE topic = ANY (p_topics) FOR UPDATE SKIP LOCKED
+    ), told AS (
+        DELETE FROM th.waiters w USING waited o WHERE w.topic = o.topic RETURNING w.topic
+    )
+    SELECT array_agg(topic) FROM told INTO p_topics;
+    PERFORM th.notify(p_topics);
+END $$;
+
+-- Jobs and results have channels of their own: a worker need not hear of every result.
+CREATE FUNCTION th.notify(p_topics text[]) RETURNS void
+LANGUAGE sql AS $$
+    SELECT pg_notify(CASE WHEN topic LIKE 'w:%' THEN 'th.jobs' ELSE 'th.results' END, topic)
+    FROM (SELECT DISTINCT unnest(p_topics) AS topic) t
+$$;
+
+-- The same for the ends of many jobs, most often without a waiter for any.
+CREATE FUNCTION th.tell_ends(p_ids text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM th.waiters WHERE topic >= 'd:' AND topic < 'd;') THEN
+        PERFORM th.tell(ARRAY(SELECT 'd:' || id FROM unnest(p_ids) AS id));
+    END IF;
 END $$;
 
 -- Put a job that stands nowhere in line; its new state.
@@ -35,7 +63,7 @@ BEGIN
     RETURN 'ready';
 END $$;
 
--- Remove all that is stored of a job which stands nowhere any more.
+-- Remove all that is stored of jobs that stand nowhere any more.
 CREATE FUNCTION th.forget(p_seqs bigint[]) RETURNS void
 LANGUAGE sql AS $$
     DELETE FROM th.carried WHERE seq = ANY (p_seqs);
@@ -70,9 +98,28 @@ BEGIN
     RETURN true;
 END $$;
 
--- Cancel a waiting job; it must be locked. False when it does not wait.
-CREATE FUNCTION th.cancel_waiting(job th.jobs, p_now double precision, p_reason text)
-RETURNS boolean
+-- Cancel jobs that waited and stand nowhere any more, all at once.
+CREATE FUNCTION th.to_cancelled(p_seqs bigint[], p_now double precision, p_reason text)
+RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (p_seqs)));
+    INSERT INTO th.ended (seq, state, reason, finished_at, prune_at, attempts)
+    SELECT j.seq, 'cancelled', p_reason, p_now, p_now + j.keep_cancelled, coalesce(c.attempts, 0)
+    FROM th.jobs j LEFT JOIN th.carried c USING (seq)
+    WHERE j.seq = ANY (p_seqs) AND j.keep_cancelled > 0;
+    INSERT INTO th.counts (queue, state, jobs)
+    SELECT queue, 'cancelled', count(*) FROM th.jobs
+    WHERE seq = ANY (p_seqs) AND keep_cancelled > 0 GROUP BY queue;
+    DELETE FROM th.keys k USING th.jobs j
+    WHERE j.seq = ANY (p_seqs) AND j.key_seconds = -1
+        AND k.queue = j.queue AND k.key = j.key AND k.seq = j.seq;
+    PERFORM th.forget(ARRAY(
+        SELECT seq FROM th.jobs WHERE seq = ANY (p_seqs) AND keep_cancelled <= 0));
+END $$;
+
+-- Take a waiting job out of its line; where it stood, NULL when it does not wait.
+CREATE FUNCTION th.out_of_line(job th.jobs) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
     was text;
@@ -83,13 +130,10 @@ BEGIN
     ELSE
         DELETE FROM th.scheduled WHERE seq = job.seq;
         IF NOT FOUND THEN
-            RETURN false;
+            RETURN NULL;
         END IF;
         was := 'scheduled';
     END IF;
     PERFORM th.count(job.queue, was, -1);
-    PERFORM th.to_end(job, p_now, 'cancelled', p_reason,
-        coalesce((SELECT attempts FROM th.carried WHERE seq = job.seq), 0),
-        NULL, NULL, NULL, NULL);
-    RETURN true;
+    RETURN was;
 END $$;

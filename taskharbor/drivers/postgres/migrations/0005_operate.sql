@@ -1,83 +1,180 @@
 -- Enqueue, time, and what operators do. `th` stands for the schema.
 
--- All of a batch, or nothing. Ids and keys are taken in one order by everybody.
-CREATE FUNCTION th.enqueue(p_now double precision, p_ids text[], p_queues text[], p_tasks text[],
-    p_priorities smallint[], p_dues double precision[], p_delays double precision[],
+-- All of a batch, or nothing. An array of one element stands for the same value in every job (for
+-- `p_keeps`: of three), an empty one of nullable values for NULL. No id and no key stands there twice
+-- (but ids may, where there are no keys). A row for each job that was not made:
+-- its position from 1, the id of the one that is there, and whether their digests are equal.
+--
+-- Ids and keys are written in one order by everybody. A concurrent enqueue of the same id or key waits
+-- for our commit in its INSERT; what it lost is found by the statements after that. If that job is gone
+-- again by then, the call fails as a serialization failure does: to be sent again.
+CREATE FUNCTION th.enqueue(p_now double precision, p_always boolean, p_ids text[], p_queues text[],
+    p_tasks text[], p_priorities smallint[], p_dues double precision[], p_delays double precision[],
     p_expire_ins double precision[], p_expire_ats double precision[], p_keeps double precision[],
     p_keys text[], p_key_seconds double precision[], p_digests bytea[], p_bodies bytea[])
-RETURNS TABLE (id text, created boolean, same boolean)
-LANGUAGE plpgsql AS $$
+RETURNS TABLE (item integer, id text, same boolean)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 #variable_conflict use_column
 DECLARE
     at double precision := th.clock(p_now);
-    item integer;
-    owner th.jobs;
-    job th.jobs;
-    due double precision;
+    seqs bigint[] := ARRAY(SELECT nextval('th.seqs') FROM generate_subscripts(p_ids, 1));
+    made bigint[];
+    topics text[];
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('th' || lock, 2))
-    FROM (SELECT DISTINCT lock FROM unnest(p_ids || ARRAY(
-            SELECT q || ' ' || k FROM unnest(p_queues, p_keys) AS u (q, k) WHERE k IS NOT NULL)) lock
-          ORDER BY lock) locks;
-    FOR item IN 1 .. cardinality(p_ids) LOOP
-        SELECT * INTO owner FROM th.jobs j WHERE j.id = p_ids[item];
-        IF NOT FOUND AND p_keys[item] IS NOT NULL THEN
-            SELECT j.* INTO owner FROM th.keys k JOIN th.jobs j USING (seq)
-            WHERE k.queue = p_queues[item] AND k.key = p_keys[item]
-                AND (k.free_at IS NULL OR at < k.free_at);
-        END IF;
-        IF FOUND THEN
-            RETURN QUERY SELECT owner.id, false, owner.digest = p_digests[item];
-            CONTINUE;
-        END IF;
-        due := CASE WHEN p_dues[item] IS NULL THEN at + p_delays[item]
-            ELSE greatest(at, p_dues[item]) END;
-        INSERT INTO th.jobs VALUES (nextval('th.seqs'), p_ids[item], p_queues[item], p_tasks[item],
-            p_priorities[item], at, due, coalesce(at + p_expire_ins[item], p_expire_ats[item]),
-            p_keeps[3 * item - 2], p_keeps[3 * item - 1], p_keeps[3 * item],
-            p_keys[item], p_key_seconds[item], p_digests[item], p_bodies[item])
-        RETURNING * INTO job;
-        PERFORM th.to_line(job, at, due, 'enqueued', job.expires_at);
-        PERFORM th.take_key(job);
-        RETURN QUERY SELECT p_ids[item], true, true;
-    END LOOP;
+    IF cardinality(p_keys) > 0 THEN
+        made := th.take_keys(at, p_ids, p_queues, p_keys, p_key_seconds, seqs);
+    END IF;
+    WITH stored AS (
+        INSERT INTO th.jobs AS j
+        SELECT seqs[u.ord], u.id, coalesce(u.queue, p_queues[1]), coalesce(u.task, p_tasks[1]),
+            coalesce(u.priority, p_priorities[1]), at,
+            CASE WHEN u.due IS NULL THEN at + coalesce(u.delay, p_delays[1])
+                ELSE greatest(at, u.due) END,
+            coalesce(at + u.expire_in, u.expire_at),
+            coalesce(p_keeps[3 * u.ord - 2], p_keeps[1]), coalesce(p_keeps[3 * u.ord - 1], p_keeps[2]),
+            coalesce(p_keeps[3 * u.ord], p_keeps[3]), u.key, u.key_seconds,
+            coalesce(u.digest, p_digests[1]), u.body
+        FROM unnest(p_ids, p_queues, p_tasks, p_priorities, p_dues, p_delays, p_expire_ins,
+            p_expire_ats, p_keys, p_key_seconds, p_digests, p_bodies) WITH ORDINALITY
+            AS u (id, queue, task, priority, due, delay, expire_in, expire_at, key, key_seconds,
+                digest, body, ord)
+        WHERE made IS NULL OR seqs[u.ord] IN (SELECT unnest(made))
+        ORDER BY u.id, u.ord
+        ON CONFLICT (id) DO NOTHING
+        RETURNING j.seq, j.queue, j.priority, j.due_at, j.expires_at
+    ), into_ready AS (
+        INSERT INTO th.ready (queue, rank, seq, expires_at, ready_at, reason)
+        SELECT queue, -priority, seq, expires_at, at, 'enqueued' FROM stored WHERE due_at <= at
+        ORDER BY seq
+    ), into_scheduled AS (
+        INSERT INTO th.scheduled (seq, wake_at, reason)
+        SELECT seq, least(due_at, expires_at), 'enqueued' FROM stored WHERE due_at > at
+    ), counted AS (
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT queue, CASE WHEN due_at > at THEN 'scheduled' ELSE 'ready' END, count(*)
+        FROM stored GROUP BY 1, 2
+    )
+    SELECT array_agg(seq), array_agg(DISTINCT 'w:' || queue) FILTER (WHERE due_at <= at)
+    FROM stored INTO made, topics;
+    IF p_always THEN
+        PERFORM th.notify(topics);
+    ELSIF topics IS NOT NULL THEN
+        PERFORM th.tell(topics);
+    END IF;
+    IF cardinality(made) = cardinality(p_ids) THEN
+        RETURN;
+    END IF;
+    IF cardinality(p_keys) > 0 THEN
+        -- A key whose job lost its id to another enqueue in this moment.
+        DELETE FROM th.keys
+        WHERE seq = ANY (seqs) AND seq <> ALL (coalesce(made, '{}')) AND (queue, key) IN (
+            SELECT coalesce(q, p_queues[1]), k FROM unnest(p_queues, p_keys) u (q, k));
+    END IF;
+    RETURN QUERY
+    SELECT u.ord::integer, coalesce(j.id, k.id),
+        coalesce(j.digest, k.digest) = coalesce(u.digest, p_digests[1])
+    FROM unnest(p_ids, p_queues, p_keys, p_digests) WITH ORDINALITY u (id, queue, key, digest, ord)
+    LEFT JOIN th.jobs j ON j.id = u.id
+    LEFT JOIN LATERAL (SELECT o.id, o.digest FROM th.keys h JOIN th.jobs o USING (seq)
+        WHERE h.queue = coalesce(u.queue, p_queues[1]) AND h.key = u.key LIMIT 1) k ON true
+    WHERE seqs[u.ord] NOT IN (SELECT unnest(made));
+    IF EXISTS (SELECT FROM unnest(p_ids, p_queues, p_keys) u (id, queue, key)
+            WHERE NOT EXISTS (SELECT FROM th.jobs j WHERE j.id = u.id)
+            AND NOT EXISTS (SELECT FROM th.keys k JOIN th.jobs o USING (seq)
+                WHERE k.queue = coalesce(u.queue, p_queues[1]) AND k.key = u.key)) THEN
+        RAISE serialization_failure USING MESSAGE = 'a job with this id or key was just deleted';
+    END IF;
 END $$;
 
--- Write down that the job holds its key. The caller knows that no other job does.
-CREATE FUNCTION th.take_key(job th.jobs) RETURNS void
+-- Take the keys of the jobs whose ids are new; the seqs of those to be made: the first of each id, if
+-- it has no key, or got it.
+CREATE FUNCTION th.take_keys(p_now double precision, p_ids text[], p_queues text[], p_keys text[],
+    p_key_seconds double precision[], p_seqs bigint[]) RETURNS bigint[]
 LANGUAGE sql AS $$
-    INSERT INTO th.keys (queue, key, seq, free_at)
-    SELECT job.queue, job.key, job.seq,
-        CASE WHEN job.key_seconds >= 0 THEN job.enqueued_at + job.key_seconds END
-    WHERE job.key IS NOT NULL
-    ON CONFLICT (queue, key) DO UPDATE SET seq = excluded.seq, free_at = excluded.free_at
+    WITH fresh AS MATERIALIZED (
+        SELECT DISTINCT ON (u.id) u.ord, coalesce(u.queue, p_queues[1]) AS queue, u.key, u.seconds
+        FROM unnest(p_ids, p_queues, p_keys, p_key_seconds) WITH ORDINALITY
+            AS u (id, queue, key, seconds, ord)
+        WHERE NOT EXISTS (SELECT FROM th.jobs j WHERE j.id = u.id)
+        ORDER BY u.id, u.ord
+    ), first AS (
+        SELECT DISTINCT ON (queue, key) ord, queue, key, seconds FROM fresh WHERE key IS NOT NULL
+        ORDER BY queue, key, ord
+    ), taken AS (
+        INSERT INTO th.keys AS k (queue, key, seq, free_at)
+        SELECT queue, key, p_seqs[ord], CASE WHEN seconds >= 0 THEN p_now + seconds END
+        FROM first ORDER BY queue, key
+        ON CONFLICT (queue, key) DO UPDATE SET seq = excluded.seq, free_at = excluded.free_at
+        WHERE k.free_at <= p_now
+        RETURNING seq
+    )
+    SELECT ARRAY(SELECT seq FROM taken UNION ALL SELECT p_seqs[ord] FROM fresh WHERE key IS NULL)
 $$;
+
+-- Give a job that is requeued its key back; false when another job holds it. A key whose period is over
+-- is not taken, but must be free too.
+CREATE FUNCTION th.take_key_again(job th.jobs, p_now double precision) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    until double precision := CASE WHEN job.key_seconds >= 0 THEN job.enqueued_at + job.key_seconds END;
+BEGIN
+    IF job.key IS NULL THEN
+        RETURN true;
+    ELSIF until <= p_now THEN
+        RETURN NOT EXISTS (SELECT FROM th.keys k WHERE k.queue = job.queue AND k.key = job.key
+            AND k.seq <> job.seq AND (k.free_at IS NULL OR p_now < k.free_at));
+    END IF;
+    INSERT INTO th.keys AS k (queue, key, seq, free_at) VALUES (job.queue, job.key, job.seq, until)
+    ON CONFLICT (queue, key) DO UPDATE SET seq = excluded.seq, free_at = excluded.free_at
+    WHERE k.seq = excluded.seq OR k.free_at <= p_now;
+    RETURN FOUND;
+END $$;
 
 CREATE FUNCTION th.promote(p_now double precision, p_limit integer, OUT moved integer,
     OUT next_due double precision, OUT now double precision)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 DECLARE
     at double precision := th.clock(p_now);
-    job th.jobs;
-    expiry double precision;
+    expired bigint[];
+    topics text[];
 BEGIN
-    moved := 0;
-    FOR job IN
-        SELECT j.* FROM th.scheduled s JOIN th.jobs j USING (seq)
-        WHERE s.wake_at <= at ORDER BY s.wake_at, s.seq LIMIT p_limit FOR UPDATE OF s SKIP LOCKED
-    LOOP
-        expiry := CASE WHEN NOT coalesce(
-            (SELECT c.no_expiry FROM th.carried c WHERE c.seq = job.seq), false) THEN job.expires_at END;
-        IF expiry <= at THEN
-            PERFORM th.cancel_waiting(job, at, 'expired');
-        ELSE
-            DELETE FROM th.scheduled WHERE seq = job.seq;
-            PERFORM th.count(job.queue, 'scheduled', -1);
-            PERFORM th.to_line(job, at, at, 'due', expiry);
-        END IF;
-        moved := moved + 1;
-    END LOOP;
-    next_due := (SELECT min(s.wake_at) FROM th.scheduled s);
+    WITH due AS MATERIALIZED (
+        SELECT s.seq, s.ctid FROM th.scheduled s WHERE s.wake_at <= at
+        ORDER BY s.wake_at, s.seq LIMIT p_limit FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM th.scheduled WHERE ctid = ANY (ARRAY(SELECT ctid FROM due)) RETURNING seq
+    ), jobs AS MATERIALIZED (
+        SELECT g.seq, j.queue, j.priority,
+            CASE WHEN NOT coalesce(c.no_expiry, false) THEN j.expires_at END AS expires_at
+        FROM gone g
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
+        LEFT JOIN LATERAL (SELECT * FROM th.carried c WHERE c.seq = g.seq LIMIT 1) c ON true
+    ), into_ready AS (
+        INSERT INTO th.ready (queue, rank, seq, expires_at, ready_at, reason)
+        SELECT queue, -priority, seq, expires_at, at, 'due' FROM jobs
+        WHERE expires_at IS NULL OR expires_at > at ORDER BY seq
+    ), counted AS (
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT queue, 'scheduled', -count(*) FROM jobs GROUP BY queue
+        UNION ALL
+        SELECT queue, 'ready', count(*) FROM jobs
+        WHERE expires_at IS NULL OR expires_at > at GROUP BY queue
+    )
+    SELECT count(*), array_agg(seq) FILTER (WHERE expires_at <= at), array_agg(DISTINCT 'w:' || queue)
+    FROM jobs INTO moved, expired, topics;
+    IF moved > 0 THEN
+        PERFORM th.tell(topics);
+    END IF;
+    IF expired IS NOT NULL THEN
+        PERFORM th.to_cancelled(expired, at, 'expired');
+    END IF;
+    next_due := (SELECT s.wake_at FROM th.scheduled s ORDER BY s.wake_at LIMIT 1);
     now := at;
 END $$;
 
@@ -98,10 +195,9 @@ BEGIN
         INSERT INTO th.counts (queue, state, jobs)
         SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
         GROUP BY j.queue, g.state
-    ), told AS (
-        SELECT th.tell(array_agg('d:' || j.id)) FROM gone g JOIN th.jobs j USING (seq)
     )
-    SELECT array_agg(seq) FROM gone, told INTO seqs;
+    SELECT array_agg(seq) FROM gone INTO seqs;
+    PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (seqs)));
     PERFORM th.forget(seqs);
     pruned := coalesce(cardinality(seqs), 0);
     DELETE FROM th.tombstones WHERE id IN (SELECT id FROM th.tombstones WHERE prune_at <= at
@@ -111,8 +207,10 @@ BEGIN
     DELETE FROM th.retired WHERE holder IN (SELECT holder FROM th.retired WHERE prune_at <= at
         LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
+    -- Topics whose waiters are long gone: those who live register anew.
+    DELETE FROM th.waiters WHERE since < at - 3600;
     -- Fold the changes of the counts; whoever comes at the same time leaves it to us.
-    IF pg_try_advisory_xact_lock(hashtextextended('th', 3)) THEN
+    IF pg_try_advisory_xact_lock(hashtextextended('th.', 3)) THEN
         WITH folded AS (DELETE FROM th.counts RETURNING queue, state, jobs)
         INSERT INTO th.counts (queue, state, jobs)
         SELECT queue, state, sum(jobs) FROM folded GROUP BY queue, state HAVING sum(jobs) <> 0;
@@ -132,7 +230,8 @@ BEGIN
         SELECT * INTO job FROM th.jobs WHERE id = name;
         IF NOT FOUND THEN
             RETURN NEXT 'not_found';
-        ELSIF th.cancel_waiting(job, at, p_reason) THEN
+        ELSIF th.out_of_line(job) IS NOT NULL THEN
+            PERFORM th.to_cancelled(ARRAY[job.seq], at, p_reason);
             RETURN NEXT 'cancelled';
         ELSE
             UPDATE th.leases SET cancel_reason = coalesce(cancel_reason, p_reason) WHERE seq = job.seq;
@@ -151,9 +250,6 @@ DECLARE
     e th.ended;
     name text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('th' || lock, 2))
-    FROM (SELECT DISTINCT j.queue || ' ' || j.key AS lock FROM th.jobs j
-          WHERE j.id = ANY (p_ids) AND j.key IS NOT NULL ORDER BY 1) locks;
     FOREACH name IN ARRAY p_ids LOOP
         SELECT * INTO job FROM th.jobs WHERE id = name;
         IF NOT FOUND THEN
@@ -167,14 +263,9 @@ BEGIN
         ELSIF p_queue <> job.queue THEN
             RETURN NEXT 'wrong_queue';
             CONTINUE;
-        ELSIF EXISTS (SELECT FROM th.keys k WHERE k.queue = job.queue AND k.key = job.key
-                AND k.seq <> job.seq AND (k.free_at IS NULL OR at < k.free_at)) THEN
+        ELSIF NOT th.take_key_again(job, at) THEN
             RETURN NEXT 'key_held';
             CONTINUE;
-        END IF;
-        IF job.key_seconds IS NULL OR job.key_seconds = -1
-                OR at < job.enqueued_at + job.key_seconds THEN
-            PERFORM th.take_key(job);
         END IF;
         DELETE FROM th.ended WHERE seq = job.seq;
         PERFORM th.count(job.queue, e.state, -1);
@@ -206,25 +297,19 @@ BEGIN
             RETURN NEXT 'not_found';
             CONTINUE;
         END IF;
-        was := NULL;
-        DELETE FROM th.ready WHERE queue = job.queue AND rank = -job.priority AND seq = job.seq;
-        IF FOUND THEN
-            was := 'ready';
-        ELSE
-            DELETE FROM th.scheduled WHERE seq = job.seq;
-            IF FOUND THEN
-                was := 'scheduled';
-            ELSE
-                DELETE FROM th.ended WHERE seq = job.seq RETURNING state INTO was;
+        was := th.out_of_line(job);
+        IF was IS NULL THEN
+            DELETE FROM th.ended WHERE seq = job.seq RETURNING state INTO was;
+            IF was IS NOT NULL THEN
+                PERFORM th.count(job.queue, was, -1);
             END IF;
         END IF;
         IF was IS NULL THEN
             RETURN NEXT 'running';
             CONTINUE;
         END IF;
-        PERFORM th.count(job.queue, was, -1);
-        PERFORM th.forget(ARRAY[job.seq]);
         PERFORM th.tell(ARRAY['d:' || job.id]);
+        PERFORM th.forget(ARRAY[job.seq]);
         RETURN NEXT 'deleted';
     END LOOP;
 END $$;
@@ -264,3 +349,34 @@ LEFT JOIN th.ended e USING (seq)
 LEFT JOIN th.leases l USING (seq)
 LEFT JOIN th.scheduled s USING (seq)
 LEFT JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq;
+
+-- The seqs of up to `p_limit` jobs, the newest first, below `p_before`; each NULL = any. Jobs of one
+-- state are found in the table where they stand; a filter by queue or task reads past what does not
+-- match. STABLE: it sees what the statement that calls it sees.
+CREATE FUNCTION th.matching(p_state text, p_queue text, p_task text, p_before bigint, p_limit integer)
+RETURNS SETOF bigint
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    source text := CASE p_state
+        WHEN 'ready' THEN 'th.jobs s JOIN th.jobs j USING (seq) '
+            'JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq'
+        WHEN 'scheduled' THEN 'th.scheduled s JOIN th.jobs j USING (seq)'
+        WHEN 'running' THEN 'th.leases s JOIN th.jobs j USING (seq)'
+        ELSE 'th.ended s JOIN th.jobs j USING (seq)' END;
+    filters text := '';
+BEGIN
+    IF p_state IS NULL THEN
+        source := 'th.jobs s JOIN th.jobs j USING (seq)';
+    ELSIF p_state NOT IN ('ready', 'scheduled', 'running') THEN
+        filters := ' AND s.state = ' || quote_literal(p_state);
+    END IF;
+    filters := filters || CASE WHEN p_before IS NOT NULL THEN ' AND s.seq < $1' ELSE '' END
+        || CASE WHEN p_queue IS NOT NULL THEN ' AND j.queue = $2' ELSE '' END
+        || CASE WHEN p_task IS NOT NULL THEN ' AND j.task = $3' ELSE '' END;
+    RETURN QUERY EXECUTE 'SELECT s.seq FROM ' || source || ' WHERE true' || filters
+        || ' ORDER BY s.seq DESC LIMIT $4'
+    USING p_before, p_queue, p_task, p_limit;
+END $$;

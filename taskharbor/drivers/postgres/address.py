@@ -1,0 +1,94 @@
+"""What a URL says: which server, which schema, and how to treat them.
+
+``postgresql://user@host/database?namespace=taskharbor``. Options of our own are taken out,
+everything else goes to libpq (``sslmode``, ``target_session_attrs``, several hosts, ...).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, cast
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from taskharbor.errors import ConfigurationError
+
+_NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,50}\Z")
+"""51 characters: with ``.results`` behind it, a channel's name must fit into 63 bytes."""
+
+LIBPQ_DEFAULTS = {
+    "application_name": "taskharbor",
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+"""A server that vanished without a word is noticed within 25 seconds, before a lease runs out."""
+
+POOL = 10
+_OURS = ("namespace", "pool", "notify", "pooler")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``url`` is without a password. ``pool``: connections that this driver opens at most, but for
+    the one that listens. ``notify`` off: it polls, and its callers need no NOTIFY. ``pooler`` yes:
+    there is one between us and the server that gives each transaction another connection; auto: we
+    look.
+    """
+
+    url: str
+    conninfo: str
+    namespace: str
+    pool: int = POOL
+    notify: bool = True
+    pooler: Literal["auto", "yes", "no"] = "auto"
+
+    @property
+    def schema(self) -> str:
+        """A quoted identifier."""
+        return f'"{self.namespace}"'
+
+
+def parse(url: str) -> Address:
+    """Raises ConfigurationError saying what is wrong with the URL."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    ours = {name: query.pop(name) for name in _OURS if name in query}
+    conninfo = urlunsplit(parts._replace(query=urlencode(LIBPQ_DEFAULTS | query, quote_via=quote)))
+    shown = {name: value for name, value in query.items() if name != "password"} | ours
+    user, at, hosts = parts.netloc.rpartition("@")
+    netloc = user.partition(":")[0] + at + hosts
+    return Address(
+        url=urlunsplit(parts._replace(netloc=netloc, query=urlencode(shown, quote_via=quote))),
+        conninfo=conninfo,
+        namespace=_namespace(ours.get("namespace", "taskharbor")),
+        pool=_pool(ours.get("pool", str(POOL))),
+        notify=_one_of("notify", ours.get("notify", "on"), ("on", "off")) == "on",
+        pooler=cast(
+            Literal["auto", "yes", "no"],
+            _one_of("pooler", ours.get("pooler", "auto"), ("auto", "yes", "no")),
+        ),
+    )
+
+
+def _namespace(name: str) -> str:
+    if not _NAMESPACE.match(name):
+        raise ConfigurationError(
+            f"namespace={name} can't name a schema; use 1 to 51 letters, digits and '_', beginning "
+            "with a letter or '_'"
+        )
+    return name
+
+
+def _pool(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1000):
+        raise ConfigurationError(f"pool={text}; use a number of connections from 1 to 1000")
+    return int(text)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ConfigurationError(f"{name}={value}; use {' or '.join(known)}")
+    return value

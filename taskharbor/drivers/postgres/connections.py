@@ -1,0 +1,128 @@
+"""Connections, lent for one call each.
+
+The one given back last is lent first: a worker's child, whose heartbeat calls beside its main
+thread, never has more than two, and a web server as many as threads call at the same time, at most
+``pool``.
+
+Not psycopg_pool: its threads would run in every process that enqueues once, its callers wait out a
+timeout where they should be told at once of a server that refuses them, and it does not say why
+there is no connection.
+
+A driver does not cross a fork; what a child inherits is left alone there, for closing it would end
+the parent's session.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from taskharbor.drivers.postgres import faults
+from taskharbor.drivers.postgres.address import Address
+from taskharbor.errors import ConfigurationError, StoreUnavailable
+
+LEND_SECONDS = 30.0
+"""How long a call waits for a connection while all are lent: longer than any call of ours."""
+
+
+class Connections:
+    """All connections of one driver."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.pooled: bool | None = {"auto": None, "yes": True, "no": False}[address.pooler]
+        self._pid = os.getpid()
+        self._free = threading.BoundedSemaphore(address.pool)
+        self._idle: list[psycopg.Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @contextmanager
+    def lend(self) -> Iterator[psycopg.Connection]:
+        """A connection in autocommit. One that comes back broken, or in a transaction, is closed.
+
+        Raises StoreUnavailable, ConfigurationError, and psycopg's errors in connecting.
+        """
+        self._check()
+        if not self._free.acquire(timeout=LEND_SECONDS):
+            raise StoreUnavailable(
+                f"all {self.address.pool} connections to {self.address.url} were in use for "
+                f"{LEND_SECONDS:g} s; raise ?pool= in the URL"
+            )
+        try:
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._free.release()
+
+    def _take(self) -> psycopg.Connection:
+        with self._lock:
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.closed:
+                    return connection
+        return self.open()
+
+    def _give_back(self, connection: psycopg.Connection) -> None:
+        status = connection.info.transaction_status
+        if not self._closed and status is psycopg.pq.TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def open(self) -> psycopg.Connection:
+        """A connection of the caller's own. Raises psycopg's errors."""
+        self._check()
+        # Never prepared on the server: what we send are calls of functions, whose plans the server
+        # keeps by itself, and a pooler would lose them.
+        connection = psycopg.connect(self.address.conninfo, autocommit=True, prepare_threshold=None)
+        if self.pooled is None:
+            self.pooled = _is_pooled(connection)
+        return connection
+
+    def drop_idle(self) -> None:
+        """Forget connections that wait here: the server that they lead to is not the right one."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Those that are lent are closed when they come back."""
+        self._closed = True
+        if os.getpid() == self._pid:
+            self.drop_idle()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ConfigurationError(
+                f"the driver of {self.address.url} was made in process {self._pid} and can't be "
+                "used after a fork; connect again in the child"
+            )
+        if self._closed:
+            raise StoreUnavailable(f"this driver of {self.address.url} is closed; connect again")
+
+    def translate(self, error: psycopg.Error) -> Exception:
+        """The error to raise ``from`` this one. Idle connections to a server that lost its role are
+        forgotten."""
+        if error.sqlstate == "25006":
+            self.drop_idle()
+        return faults.translate(error, self.address.url)
+
+
+def _is_pooled(connection: psycopg.Connection) -> bool:
+    """Whether the process that serves us is not the one that we were told of on connecting:
+    PgBouncer and its like make that number up."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is not None and row[0] != connection.info.backend_pid

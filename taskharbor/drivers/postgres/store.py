@@ -1,0 +1,84 @@
+"""One call: a connection, a statement, its rows. Sent again when another transaction won."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from taskharbor.clock import Clock
+from taskharbor.drivers.postgres import faults, queries, schema
+from taskharbor.drivers.postgres.address import Address
+from taskharbor.drivers.postgres.connections import Connections
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+
+CONFLICTS = 6
+"""Times that a call is sent in all. Locks are taken in one order, so conflicts are rare; the pauses
+add up to a third of a second."""
+_FIRST_PAUSE = 0.005
+
+
+class Store:
+    """The statements of one namespace, and who to send them to."""
+
+    def __init__(self, address: Address, clock: Clock | None) -> None:
+        self.address = address
+        self.connections = Connections(address)
+        self._clock = clock
+        self._statements = {
+            name: schema.for_schema(text, address.schema).encode()
+            for name, text in queries.load().items()
+        }
+        self._checked = False
+
+    @property
+    def now(self) -> float | None:
+        """The injected clock's time; None = the server shall look at its own."""
+        return None if self._clock is None else self._clock.now()
+
+    def rows(self, name: str, /, **arguments: Any) -> Rows:
+        """Run the statement in a transaction of its own. Raises StoreErrors."""
+        return self.call(lambda connection: self.fetch(connection, name, **arguments))
+
+    def fetch(self, connection: psycopg.Connection[Any], name: str, /, **arguments: Any) -> Rows:
+        """Run the statement on ``connection``, in its transaction. Raises psycopg's errors."""
+        # Rows as tuples and binary values, whatever a caller's own connection prefers.
+        with psycopg.Cursor[tuple[Any, ...]](connection, row_factory=tuple_row) as cursor:
+            cursor.execute(self._statements[name], arguments, binary=True)
+            return cursor.fetchall() if cursor.description else []
+
+    def call(self, step: Callable[[psycopg.Connection], T], *, check: bool = True) -> T:
+        """``step`` on a connection, again after a conflict. ``check`` the schema first."""
+        pause = _FIRST_PAUSE
+        for left in reversed(range(CONFLICTS)):
+            try:
+                with self.connections.lend() as connection:
+                    if check and not self._checked:
+                        schema.check(schema.version(connection, self._statements))
+                        self._checked = True
+                    return step(connection)
+            except psycopg.Error as error:
+                if left == 0 or not faults.is_conflict(error):
+                    raise self.connections.translate(error) from error
+            time.sleep(pause * random.random())
+            pause *= 2
+        raise AssertionError("the last turn returns or raises")
+
+    def version(self) -> int:
+        return self.call(lambda one: schema.version(one, self._statements), check=False)
+
+    def migrate(self) -> list[str]:
+        steps = self.call(
+            lambda one: schema.migrate(one, self.address.schema, self._statements), check=False
+        )
+        self._checked = False
+        return steps
+
+    def close(self) -> None:
+        self.connections.close()
