@@ -1,8 +1,8 @@
 """Random operations, the same ones, on the model and on a driver; all that can be seen is compared.
 
-Every rule ends in a call of ``_call``, which remembers it: ``replay`` sends an earlier call again,
-word for word, as a caller does whose reply was lost. ``exchange`` itself may lose its reply: the
-leases are then unknown until ``held`` tells of them.
+What changes the store goes through ``_call``, which remembers it: ``replay`` sends an earlier call
+again, word for word, as a caller does whose reply was lost. ``exchange`` itself may lose its reply:
+the leases are then unknown until ``held`` tells of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,9 +25,11 @@ from hypothesis.stateful import (
 )
 
 from taskharbor.clock import ManualClock
+from taskharbor.conformance import draws
+from taskharbor.conformance.draws import Draft
 from taskharbor.conformance.harness import empty
 from taskharbor.conformance.model import Model
-from taskharbor.conformance.support import Suite, all_pages
+from taskharbor.conformance.support import EVERYTHING, Suite, all_pages
 from taskharbor.decision import Lost, decide
 from taskharbor.drivers.base import (
     Exchange,
@@ -38,119 +40,9 @@ from taskharbor.drivers.base import (
 )
 from taskharbor.ids import new_id
 from taskharbor.lease import Guard, Reservation
-from taskharbor.message import DEFAULT_POLICY, DEFAULT_RETENTION, Message, Retention
+from taskharbor.message import DEFAULT_POLICY, Message
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
-
-QUEUES = ("q1", "q2")
-HOLDERS = ("h1", "h2", "h3")
-TASKS = ("t1", "t2")
-JOBS = 16
-NO_LEASE = 11
-_EVERYTHING = JobFilter()
-
-# Quarters of a second: every store keeps them exactly, however it writes times down.
-_seconds = st.sampled_from([0.25, 1.0, None, None, 2.0, 3.0, 5.0, 12.0, 3600.0])
-_job_numbers = st.integers(0, JOBS - 1)
-_some_jobs = st.lists(_job_numbers, min_size=1, max_size=4)
-_picks = st.sampled_from([0, 1, 2, 3, 4, 5, 7, NO_LEASE])
-_maybe_bytes = st.sampled_from([None, b"one", b"two\x00\xff"])
-_retentions = st.sampled_from(
-    [DEFAULT_RETENTION, Retention(0, 0, 0), Retention(5, 3600, 0), Retention(3600, 0, 5)]
-)
-
-
-class _Draft(NamedTuple):
-    """A settlement to come, for the lease that ``_lease(pick)`` will be then."""
-
-    pick: int
-    kind: str
-    delay: float
-    value: bytes | None
-    guard: Guard
-
-    def about(self, job_id: str, fence: int) -> Settlement:
-        return _KINDS[self.kind](job_id, fence, self.delay, self.value)._replace(guard=self.guard)
-
-
-_KINDS: dict[str, Callable[[str, int, float, bytes | None], Settlement]] = {
-    "succeed": lambda job_id, fence, _, value: Settlement.succeed(job_id, fence, value),
-    "retry": lambda job_id, fence, delay, value: Settlement.retry(
-        job_id, fence, delay=delay, error=value
-    ),
-    "lost": lambda job_id, fence, delay, value: Settlement.retry(
-        job_id, fence, delay=delay, error=value, reason=Reason.WORKER_LOST, loss=True
-    ),
-    "die": lambda job_id, fence, _, value: Settlement.die(job_id, fence, error=value),
-    "cancel": lambda job_id, fence, _, value: Settlement.cancel(job_id, fence, error=value),
-    "release": lambda job_id, fence, *_: Settlement.release(job_id, fence),
-    "interrupted": lambda job_id, fence, *_: Settlement.release(job_id, fence, loss=True),
-    "snooze": lambda job_id, fence, delay, _: Settlement.snooze(job_id, fence, delay=delay),
-    "unknown": lambda job_id, fence, delay, _: Settlement.snooze(
-        job_id, fence, delay=delay, reason=Reason.UNKNOWN_TASK, unknown=True
-    ),
-}
-
-_drafts = st.lists(
-    st.builds(
-        _Draft,
-        pick=_picks,
-        kind=st.sampled_from(["succeed", "retry", "unknown", *_KINDS]),
-        delay=st.sampled_from([0.0, 0.0, 1.0, 5.0]),
-        value=_maybe_bytes,
-        guard=st.sampled_from([Guard.VALID, Guard.VALID, Guard.VALID, Guard.EXPIRED, Guard.ANY]),
-    ),
-    min_size=1,
-    max_size=5,
-)
-_wants = st.builds(
-    Want,
-    st.sampled_from([QUEUES[:1], QUEUES[1:], QUEUES, QUEUES[::-1]]),
-    st.sampled_from([4, 2, 1, 8]),
-    st.sampled_from([10.0, 2.0]),
-)
-_heads = st.fixed_dictionaries(
-    {
-        "number": _job_numbers,
-        "task": st.sampled_from(TASKS),
-        "queue": st.sampled_from(QUEUES),
-        "priority": st.sampled_from([0, 0, -5, 9]),
-        "delay": st.sampled_from([0.0, 0.0, 0.0, 3.0]),
-        "expires_in": st.sampled_from([None, None, None, None, 2.0, 6.0]),
-        "idempotency_key": st.sampled_from([None, None, "k1", "k2"]),
-        "key_until": st.sampled_from(["record", "terminal", 4.0]),
-        "digest": st.sampled_from([b"1", b"2"]),
-        "retention": _retentions,
-    }
-)
-
-_filters = st.builds(
-    JobFilter,
-    state=st.sampled_from([State.CANCELLED, *State, None]),
-    queue=st.sampled_from([None, *QUEUES]),
-    task=st.sampled_from([None, *TASKS]),
-)
-
-
-def _operation(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.tuples(st.just(name), st.fixed_dictionaries(arguments))
-
-
-# One rule for all of these: as rules of their own they would crowd out reserve and settle.
-_housekeeping = st.one_of(
-    _operation("delete", numbers=_some_jobs),
-    _operation(
-        "purge",
-        where=_filters,
-        limit=st.integers(1, 5),
-    ),
-    _operation("look", where=_filters, limit=st.integers(1, 9)),
-    _operation("prune", limit=st.integers(1, 5)),
-    # Only ever this one: a store where everybody is retired has nothing left to show.
-    _operation("retire", who=st.just(HOLDERS[-1])),
-    _operation("pause", queue=st.sampled_from(QUEUES)),
-    _operation("resume", queue=st.sampled_from(QUEUES)),
-)
 
 
 class DriverMachine(RuleBasedStateMachine):
@@ -170,38 +62,43 @@ class DriverMachine(RuleBasedStateMachine):
 
     # --- the rules -----------------------------------------------------------------------------
 
-    @initialize(heads=st.lists(_heads, min_size=4, max_size=8))
+    @initialize(heads=draws.first_batches)
     def begin_with(self, heads: list[dict[str, Any]]) -> None:
         self.enqueue([head | {"number": number} for number, head in enumerate(heads)])
 
-    @rule(heads=st.lists(_heads, min_size=2, max_size=5))
+    @rule(heads=draws.batches)
     def enqueue(self, heads: list[dict[str, Any]]) -> None:
         batch = [self._message(**head) for head in heads]
         self._call(lambda: self._enqueue(batch))
 
-    @rule(who=st.sampled_from(HOLDERS), drafts=_drafts, want=_wants, lost=st.booleans())
-    def exchange(self, who: str, drafts: list[_Draft], want: Want, lost: bool) -> None:
+    @rule(
+        who=draws.holders,
+        drafts=draws.drafts,
+        want=draws.wants,
+        lost=st.booleans(),
+    )
+    def exchange(self, who: str, drafts: list[Draft], want: Want, lost: bool) -> None:
         settlements = self._written(drafts)
         self._call(lambda: self._exchange(self._holder(who), settlements, want, lost=lost))
 
-    @rule(who=st.sampled_from(HOLDERS), drafts=_drafts, want=_wants)
-    def work(self, who: str, drafts: list[_Draft], want: Want) -> None:
+    @rule(who=draws.holders, drafts=draws.drafts, want=draws.wants)
+    def work(self, who: str, drafts: list[Draft], want: Want) -> None:
         """Reserve, then settle what was reserved: what happens most, so what should be drawn
         most."""
         self.exchange(who, [], want, lost=False)
         self.settle(who, [draft._replace(pick=pick) for pick, draft in enumerate(drafts)])
 
-    @rule(who=st.sampled_from(HOLDERS), drafts=_drafts)
-    def settle(self, who: str, drafts: list[_Draft]) -> None:
+    @rule(who=draws.holders, drafts=draws.drafts)
+    def settle(self, who: str, drafts: list[Draft]) -> None:
         settlements = self._written(drafts)
         self._call(lambda: self._exchange(self._holder(who), settlements, None))
 
     @rule(
-        who=st.sampled_from(HOLDERS),
-        picks=st.lists(_picks, min_size=1, max_size=3),
+        who=draws.holders,
+        picks=st.lists(draws.picks, min_size=1, max_size=3),
         seconds=st.sampled_from([1.0, 10.0, 20.0]),
-        progress=_maybe_bytes,
-        saved=_maybe_bytes,
+        progress=draws.maybe_bytes,
+        saved=draws.maybe_bytes,
     )
     def extend(
         self,
@@ -214,7 +111,7 @@ class DriverMachine(RuleBasedStateMachine):
         renewals = [Renewal(*self._lease(pick), progress, saved) for pick in picks]
         self._call(lambda: self._extend(self._holder(who), renewals, seconds))
 
-    @rule(seconds=_seconds)
+    @rule(seconds=draws.seconds)
     def time_passes(self, seconds: float | None) -> None:
         """``None``: just until the next lease expires."""
         if seconds is None:
@@ -230,20 +127,20 @@ class DriverMachine(RuleBasedStateMachine):
     def promote(self, limit: int) -> None:
         self._call(lambda: self._promote(limit))
 
-    @rule(who=st.sampled_from(HOLDERS))
+    @rule(who=draws.holders)
     def held(self, who: str) -> None:
         holder = self._holder(who)
         found = _by_fence(self.driver.held(holder))
         assert found == _by_fence(self.model.held(holder))
         self.leases += [(lease.id, lease.fence) for lease in found]
 
-    @rule(numbers=_some_jobs, reason=st.sampled_from([Reason.OPERATOR, Reason.TASK]))
+    @rule(numbers=draws.some_jobs, reason=st.sampled_from([Reason.OPERATOR, Reason.TASK]))
     def cancel(self, numbers: list[int], reason: Reason) -> None:
         job_ids = self._ids(numbers)
         self._call(lambda: self._cancel(job_ids, reason))
 
     @rule(
-        numbers=_some_jobs,
+        numbers=draws.some_jobs,
         states=st.sampled_from(
             [
                 frozenset(State),
@@ -251,7 +148,7 @@ class DriverMachine(RuleBasedStateMachine):
                 frozenset({State.SUCCEEDED, State.CANCELLED}),
             ]
         ),
-        queue=st.sampled_from([None, None, *QUEUES]),
+        queue=st.sampled_from([None, None, *draws.QUEUES]),
         delay=st.sampled_from([0.0, 2.0]),
         reset_attempts=st.booleans(),
     )
@@ -259,7 +156,7 @@ class DriverMachine(RuleBasedStateMachine):
         job_ids = [self._finished(number) for number in numbers]
         self._call(lambda: self._requeue(job_ids, **how))
 
-    @rule(operation=_housekeeping)
+    @rule(operation=draws.housekeeping)
     def keep_house(self, operation: tuple[str, dict[str, Any]]) -> None:
         name, arguments = operation
         self._call(lambda: getattr(self, f"_{name}")(**arguments))
@@ -362,12 +259,12 @@ class DriverMachine(RuleBasedStateMachine):
         self.touched.update(job_ids)
         assert self.driver.requeue(job_ids, **how) == self.model.requeue(job_ids, **how)
 
-    # --- keeping house: the names and arguments of _housekeeping ------------------------------
+    # --- keeping house: the names and arguments of draws.housekeeping ---------------------------
 
     def _prune(self, limit: int) -> None:
         before = len(self.model.records)
         while self.driver.prune(limit):
-            left = len(self.driver.list_jobs(_EVERYTHING).jobs)
+            left = len(self.driver.list_jobs(EVERYTHING).jobs)
             assert before - left <= limit
             before = left
         self.model.prune()
@@ -403,11 +300,11 @@ class DriverMachine(RuleBasedStateMachine):
 
     @invariant()
     def looks_the_same(self) -> None:
-        assert self.driver.list_jobs(_EVERYTHING).jobs == self.model.jobs(_EVERYTHING)
-        everyone = self._ids(range(JOBS))
+        assert self.driver.list_jobs(EVERYTHING).jobs == self.model.jobs(EVERYTHING)
+        everyone = self._ids(range(draws.JOBS))
         assert self.driver.results(everyone) == self.model.results(everyone)
         # Whole records are only looked at where something happened, and one at a time elsewhere.
-        self.touched.add(everyone[len(self.calls) % JOBS])
+        self.touched.add(everyone[len(self.calls) % draws.JOBS])
         for job_id in sorted(self.touched):
             assert self.driver.get(job_id) == self.model.get(job_id)
         self.touched.clear()
@@ -443,13 +340,13 @@ class DriverMachine(RuleBasedStateMachine):
     def _holder(self, who: str) -> str:
         return f"{self.name}-{who}"
 
-    def _written(self, drafts: list[_Draft]) -> list[Settlement]:
+    def _written(self, drafts: list[Draft]) -> list[Settlement]:
         return [draft.about(*self._lease(draft.pick)) for draft in drafts]
 
     def _finished(self, number: int) -> str:
         """Most often a job that can be requeued, where there is one."""
         finished = [r.message.id for r in self.model.records.values() if r.state.terminal]
-        if not finished or number == JOBS - 1:
+        if not finished or number == draws.JOBS - 1:
             return self._ids([number])[0]
         return finished[number % len(finished)]
 
@@ -459,7 +356,7 @@ class DriverMachine(RuleBasedStateMachine):
         running = {(lease.id, lease.fence) for lease in self.model.running()}
         newest_first = self.leases[::-1]
         known = sorted(newest_first, key=lambda lease: lease not in running)
-        if pick == NO_LEASE or not known:
+        if pick == draws.NO_LEASE or not known:
             return self._ids([pick])[0], pick
         return known[pick % len(known)]
 
@@ -475,26 +372,23 @@ def _rounded(settlement: Settlement) -> Settlement:
 
 _PROFILES = {
     "default": settings(max_examples=50, stateful_step_count=40),
-    "thorough": settings(max_examples=1500, stateful_step_count=60),
+    "thorough": settings(max_examples=2000, stateful_step_count=50),
 }
 
 
 def profile() -> settings:
     """How long the machine runs: ``TASKHARBOR_CONFORMANCE`` is ``default`` or ``thorough``."""
     chosen = _PROFILES[os.environ.get("TASKHARBOR_CONFORMANCE", "default")]
-    return settings(
-        chosen,
-        deadline=None,
-        print_blob=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-    )
+    # Histories are long on purpose, and a busy store may be slow.
+    return settings(chosen, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 
 
 class ModelRules(Suite):
     """The driver and the model agree on whatever is done to them."""
 
-    # Hypothesis may take five minutes to find the shortest history that shows a difference.
-    @pytest.mark.timeout(900)
+    # Hypothesis may take five minutes to find the shortest history that shows a difference, and the
+    # thorough profile half an hour over a server.
+    @pytest.mark.timeout(3600)
     def test_any_history_looks_the_same_as_in_the_model(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:

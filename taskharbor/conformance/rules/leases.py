@@ -147,6 +147,15 @@ class HeldRules(Suite):
         assert driver.held("theirs") == theirs
         assert driver.held("nobody") == []
 
+    def test_a_holder_may_have_any_printable_name(self, driver: InspectableDriver) -> None:
+        names = ["h" * 500, "naïve ☃ 🚀", "{a}:*?[b]", "it's %s", "a", "A", "a/b c"]
+        put(driver, *(f"a{number}" for number in range(len(names))))
+        leases = {name: take_one(driver, holder=name) for name in names}
+        assert {name: driver.held(name) for name in names} == {
+            name: [lease] for name, lease in leases.items()
+        }
+        assert [lease.holder for lease in leases.values()] == names
+
     def test_held_follows_the_lease(self, driver: InspectableDriver, clock: ManualClock) -> None:
         put(driver, "a", "b")
         first, second = take(driver, 2)

@@ -66,6 +66,18 @@ class WaitRules(Suite):
         took = time.monotonic() - started
         assert 0.09 <= took < SOON
 
+    def test_a_wait_does_not_end_for_less_than_an_end(self, live: InspectableDriver) -> None:
+        put(live, "a", "b")
+        started = time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            waiter = pool.submit(live.wait_results, ["a"], 0.4)
+            lease = take_one(live)
+            apply(live, Settlement.retry("a", lease.fence, delay=0, error=b"error"))
+            live.cancel(["b"])
+            put(live, "c")
+            assert waiter.result(SOON) == [Outcome(State.READY, Reason.RAISED, None, b"error")]
+        assert time.monotonic() - started >= 0.39
+
     @pytest.mark.parametrize("end", ["succeed", "die", "cancel", "operator", "delete"])
     def test_a_waiter_wakes_when_the_job_ends(self, live: InspectableDriver, end: str) -> None:
         put(live, "a", "b")
