@@ -7,7 +7,8 @@ Promises. Whatever the job's bytes and the task's code do, a settlement comes ba
 of user code is an outcome, also MemoryError, RecursionError, KeyboardInterrupt and SystemExit (a
 task that calls ``sys.exit()`` has failed; it does not stop the worker). The soft limit reaches user
 code only: ``control.interrupt`` is None again before our own code goes on. Each attempt has a
-context of its own, so that context variables do not leak into the next job.
+context of its own, so that context variables do not leak into the next job. In a process that the
+task's code has forked nothing comes back: when that code ends there, so does the process.
 
 Does not work: a sync task in a thread, and a coroutine that blocks its loop, are not interrupted;
 they see their limit when they look (``current_job().check()``), or the hard limit ends the process.
@@ -22,6 +23,7 @@ from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from os import getpid
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -44,6 +46,7 @@ from taskharbor.message import DEFAULT_POLICY, Policy, read_body
 from taskharbor.settlement import Settlement
 from taskharbor.signals import AttemptStarted
 from taskharbor.states import Reason
+from taskharbor.worker.ordinary import end_copy
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
@@ -86,12 +89,15 @@ class Executor:
     def run(self, job: Reservation, control: Control) -> Settlement:
         """Run the attempt in this thread; a coroutine in an event loop that the thread keeps."""
         policy, work = self._open(job, control)
+        pid = getpid()
         if isinstance(work, Ended):
             ended = work
         elif work.task.is_async:
             ended = self._run_coroutine(work)
         else:
             ended = copy_context().run(self._call, work, control)
+        if getpid() != pid:
+            end_copy(ended.exception)
         return self._settle(job, policy, ended)
 
     async def run_async(self, job: Reservation, control: Control) -> Settlement:
@@ -102,14 +108,17 @@ class Executor:
         it finds itself in (see ``settle_error``).
         """
         policy, work = self._open(job, control)
+        pid = getpid()
         if isinstance(work, Ended):
             ended = work
         elif work.task.is_async:
             ended = await self._await(work)
         else:
             self._pool = self._pool or ThreadPoolExecutor(self._threads, "taskharbor-task")
-            call = partial(copy_context().run, self._call, work, control)
+            call = partial(copy_context().run, self._call_in_thread, work, control)
             ended = await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        if getpid() != pid:
+            end_copy(ended.exception)
         return self._settle(job, policy, ended)
 
     def settle_error(self, job: Reservation, error: BaseException) -> Settlement:
@@ -177,6 +186,14 @@ class Executor:
             control.interrupt = None
             return _raised(task, error)
         return _returned(task, value)
+
+    def _call_in_thread(self, work: Work, control: Control) -> Ended:
+        """In a process forked in here no other thread lives: it has to end where it is."""
+        pid = getpid()
+        ended = self._call(work, control)
+        if getpid() != pid:
+            end_copy(ended.exception)
+        return ended
 
     async def _await(self, work: Work) -> Ended:
         """Await an async task. Runs in a context of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -180,6 +181,28 @@ def test_a_stop_lets_running_jobs_end(yard: Yard, pool: Concurrent) -> None:
     assert child.stop() == ExitCode.OK
     assert yard.count(State.SUCCEEDED) == 3
     assert yard.count(State.READY) == 7
+
+
+@pytest.mark.parametrize("pool", ["thread", "async"])
+@pytest.mark.parametrize("coroutine", [False, True])
+def test_a_process_that_a_task_forks_ends_with_the_task(
+    yard: Yard, pool: Concurrent, coroutine: bool
+) -> None:
+    def fork() -> int:
+        pid = os.fork()
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else -1
+
+    @yard.app.task(timeout=5, max_attempts=1)
+    def forks() -> int:
+        return fork()
+
+    @yard.app.task(timeout=5, max_attempts=1)
+    async def coroutine_forks() -> int:
+        return fork()
+
+    result = (coroutine_forks if coroutine else forks).delay()
+    yard.child(pool=pool, slots=2)
+    assert decode(yard.wait_for_state(result.id, State.SUCCEEDED).result or b"") == 0
 
 
 @pytest.mark.parametrize("pool", ["thread", "async"])

@@ -427,6 +427,34 @@ def test_a_process_that_a_task_forks_can_be_terminated_without_stopping_the_chil
         assert decode(job.result or b"") == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("ending", ["return", "raise", "exit"])
+def test_a_process_that_a_task_forks_ends_with_the_task_instead_of_serving_too(
+    yard: Yard, ending: str
+) -> None:
+    @yard.app.task
+    def forks() -> int:
+        pid = os.fork()
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if ending == "raise":
+            raise ValueError("in the copy")
+        if ending == "exit":
+            raise SystemExit(7)
+        return -1
+
+    @yard.app.task
+    def noted(number: int) -> None:
+        yard.ledger.write(f"{number}")
+
+    first = forks.delay()
+    yard.app.enqueue_many([noted.s(number) for number in range(20)])
+    yard.child()
+    yard.wait_for_count(State.SUCCEEDED, 21)
+    code = {"return": 0, "raise": 1, "exit": 7}[ending]
+    assert decode(yard.job(first.id).result or b"") == code
+    assert sorted(yard.ledger.lines(), key=int) == [str(number) for number in range(20)]
+
+
 def test_a_task_that_exits_is_a_failed_task_not_a_stopped_child(yard: Yard) -> None:
     @yard.app.task(max_attempts=1)
     def leaves() -> None:
