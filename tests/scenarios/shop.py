@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from ctypes import PyDLL
 from pathlib import Path
@@ -109,6 +110,22 @@ def hold_gil(seconds: float) -> str:
     # PyDLL, unlike CDLL, does not release the GIL around a call; a signal would end the sleep.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
     PyDLL(None).usleep(int(seconds * 1_000_000))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    note("finished")
+    return "let go"
+
+
+@app.task
+def hold_gil_until(path: str) -> str:
+    """Like ``hold_gil``, until the file ``path`` exists."""
+    note("started")
+    libc = PyDLL(None)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)  # between two calls, too, nobody else gets a turn
+    while libc.access(os.fsencode(path), 0) != 0:
+        libc.usleep(10_000)
+    sys.setswitchinterval(interval)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     note("finished")
     return "let go"

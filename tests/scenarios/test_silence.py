@@ -34,18 +34,19 @@ def test_a_task_that_holds_the_gil_for_three_leases_runs_once_and_keeps_its_leas
 
 
 def test_jobs_prefetched_by_a_child_that_holds_the_gil_go_elsewhere_uncharged(
-    worker: StartWorker, app: Any
+    worker: StartWorker, app: Any, tmp_path: Path
 ) -> None:
     running = worker(lease_seconds=LEASE, concurrency=1)
     # Quick jobs first, so that the child believes in prefetching.
     app.enqueue_many([shop.noop.s(n) for n in range(300)])
-    blocker = shop.hold_gil.using(max_attempts=1).delay(8 * LEASE)
+    blocker = shop.hold_gil_until.using(max_attempts=1).delay(str(tmp_path / "go"))
     behind = app.enqueue_many([shop.noted.using(max_attempts=1).s(n) for n in range(20)])
     running.wait_noted("started", job=blocker.id)
     other = worker(lease_seconds=LEASE, concurrency=1)
     for job in behind:
-        job.get(timeout=7 * LEASE)
+        job.get(timeout=30)
     assert not other.journal_entries("finished", blocker.id)
+    (tmp_path / "go").touch()
     assert {app.driver.get(job.id).attempts for job in behind} == {1}
     assert blocker.get(timeout=20) == "let go"
 
