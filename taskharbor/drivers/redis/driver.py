@@ -97,28 +97,33 @@ class RedisDriver(Operators):
     def _exchange_around(
         self, holder: str, settlements: Sequence[Settlement], want: Want | None
     ) -> Exchange:
-        homes = [self._store.shard_of(one.job_id) for one in settlements]
         places: dict[int, list[int]] = {}
-        for place, home in enumerate(homes):
-            places.setdefault(home, []).append(place)
-        settled: list[Settled | None] = [None] * len(settlements)
+        for place, one in enumerate(settlements):
+            places.setdefault(self._store.shard_of(one.job_id), []).append(place)
+        settled: dict[int, Settled] = {}
         reserved: list[Reservation] = []
         more, retired, now = False, False, 0.0
-        first = self._next_turn()
-        for shard in (*range(first, self._shards), *range(first)):
+        for shard in self._turns():
             mine = places.get(shard, [])
             left = want and want._replace(limit=want.limit - len(reserved))
-            if left is not None and left.limit <= 0 and want is not None and want.limit > 0:
+            if left is not None and left.limit <= 0:
                 left, more = None, True
-            if not mine and left is None and (want is not None or shard != first or places):
+            # Without a job to settle or to reserve there is only the time to be asked.
+            if not mine and ((left is None and (places or now)) or not self._store.is_up(shard)):
                 continue
-            reply = self._exchange(shard, holder, [settlements[i] for i in mine], left)
-            for place, verdict in zip(mine, reply.settled, strict=True):
-                settled[place] = verdict
+            reply = self._exchange(shard, holder, [settlements[place] for place in mine], left)
+            settled.update(zip(mine, reply.settled, strict=True))
             reserved += reply.reserved
             more, retired = more or reply.more, retired or reply.retired
             now = max(now, reply.now)
-        return Exchange([one for one in settled if one], reserved, now, more, retired)
+        if not now:
+            return self._exchange(0, holder, (), want)  # nobody is up: say so
+        verdicts = [settled[place] for place in range(len(settlements))]
+        return Exchange(verdicts, reserved, now, more, retired)
+
+    def _turns(self) -> list[int]:
+        first = self._next_turn()
+        return [*range(first, self._shards), *range(first)]
 
     def held(self, holder: str) -> list[Reservation]:
         return self._everywhere("held", (holder, False))

@@ -49,6 +49,20 @@ class Store:
         self.check_process()
         return self.link.client(self._route_keys[shard])
 
+    def is_up(self, shard: int) -> bool:
+        """Whether there is a connection to the shard's server, or one can be made.
+
+        A shard whose server is gone must not keep workers from the others. Only one that was not
+        asked may be passed over: a reservation whose reply is lost has to be heard of.
+        """
+        try:
+            pool = self.client(shard).connection_pool
+            pool.release(pool.get_connection())
+        except redis.RedisError as error:
+            self.link.look_again(error)
+            return False
+        return True
+
     def run(self, shard: int, name: str, request: Any) -> Any:
         """The unpacked reply of a script. Raises StoreErrors and ConfigurationError."""
         return wire.unpack(self.run_packed(shard, name, wire.pack(request)))

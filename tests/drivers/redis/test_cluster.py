@@ -199,6 +199,23 @@ def test_other_shards_go_on_while_a_master_is_down_and_a_replica_takes_over(
             assert max(old, default=0) < min(new)
 
 
+def test_workers_go_on_with_the_shards_whose_masters_are_there(connected: Connect) -> None:
+    with RedisCluster(options=["--cluster-require-full-coverage", "no"]) as cluster:
+        driver = connected(cluster.url, shards=SHARDS, timeout=2)
+        job_ids = fill(driver, 60)
+        slots = [key_slot(key.encode()) for key in driver._store._route_keys]
+        victim = cluster.masters[0]
+        lost = {n for n, slot in enumerate(slots) if owner(cluster, slot) is victim}
+        victim.kill()
+        there = [job_id for job_id in job_ids if shard_of(job_id, SHARDS) not in lost]
+        done: list[str] = []
+        while len(done) < len(there):
+            leases = take(driver, 7)
+            apply(driver, *(Settlement.succeed(one.id, one.fence, b"r") for one in leases))
+            done += ids(leases)
+        assert sorted(done) == sorted(there)
+
+
 def _can_enqueue(driver: RedisDriver, shard: int) -> bool:
     job_id = f"{driver.new_job_id(None).partition(':')[0]}:{shard}"
     try:
