@@ -1,0 +1,140 @@
+"""Wake-ups: the right number of listeners, soon, without asking all the time."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+import redis
+
+from taskharbor.conformance.support import apply, put, take_one
+from taskharbor.drivers.redis import RedisDriver
+from taskharbor.settlement import Settlement
+from taskharbor.states import State
+from tests.drivers.redis.conftest import Connect
+from tests.servers.redis import RedisServer
+from tests.waiting import wait_until
+
+LISTENERS = 16
+LONG = 30.0
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    with server.client() as client:
+        yield client
+
+
+def listening(client: redis.Redis) -> int:
+    """How many stand in the line of the default queue."""
+    keys = list(client.scan_iter("*}:A:default"))
+    return int(client.zcard(keys[0])) if keys else 0
+
+
+def awaited(client: redis.Redis) -> bool:
+    return bool(list(client.scan_iter("*}:W")))
+
+
+def listen(pool: ThreadPoolExecutor, drivers: list[RedisDriver]) -> list[Future[None]]:
+    return [pool.submit(driver.wait, ["default"], LONG) for driver in drivers]
+
+
+def test_a_job_wakes_one_listener_and_three_jobs_three(
+    connected: Connect, server: RedisServer, client: redis.Redis
+) -> None:
+    drivers = [connected(server.url) for _ in range(LISTENERS)]
+    with ThreadPoolExecutor(LISTENERS) as pool:
+        listen(pool, drivers)
+        wait_until(lambda: listening(client) == LISTENERS, what="all to listen")
+        put(drivers[0], "a")
+        assert listening(client) == LISTENERS - 1
+        put(drivers[0], "b", "c", "d")
+        assert listening(client) == LISTENERS - 4
+        # The others find the jobs by themselves within a second.
+
+
+def test_a_listener_that_died_takes_nobodys_wake_up(
+    connected: Connect, server: RedisServer, client: redis.Redis
+) -> None:
+    dead, alive = connected(server.url), connected(server.url)
+    dead.wait(["default"], 0.05)
+    wait_until(lambda: listening(client) == 1)
+    dead.close()
+    with ThreadPoolExecutor(1) as pool:
+        (wait,) = listen(pool, [alive])
+        wait_until(lambda: listening(client) == 2)
+        put(connected(server.url), "a")
+        assert listening(client) == 0
+        wait.result(LONG)
+
+
+def test_a_listener_of_another_queue_or_of_a_paused_one_sleeps_on(
+    connected: Connect, server: RedisServer
+) -> None:
+    driver = connected(server.url)
+    driver.pause("default")
+    put(driver, "a")
+    began = time.monotonic()
+    driver.wait(["default", "other"], 0.2)
+    assert time.monotonic() - began >= 0.2
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(driver.wait, ["default"], LONG)
+        driver.resume("default")
+        wait.result(LONG)
+
+
+def test_an_idle_listener_asks_no_more_than_once_a_second(
+    connected: Connect, server: RedisServer, client: redis.Redis
+) -> None:
+    driver = connected(server.url)
+    driver.wait(["default"], 0.05)
+    client.config_resetstat()
+    began = time.monotonic()
+    while time.monotonic() - began < 2.0:
+        driver.wait(["default"], 0.1)
+    calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert calls <= 3
+
+
+def test_a_waiter_for_a_result_asks_twice_and_is_told(
+    connected: Connect, server: RedisServer, client: redis.Redis
+) -> None:
+    driver, worker = connected(server.url), connected(server.url)
+    put(driver, "a")
+    lease = take_one(worker)
+    client.config_resetstat()
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(driver.wait_results, ["a"], LONG)
+        wait_until(lambda: awaited(client), what="the waiter to be known")
+        apply(worker, Settlement.succeed("a", lease.fence, b"r"))
+        (outcome,) = wait.result(LONG)
+    assert outcome is not None
+    assert outcome.state is State.SUCCEEDED
+    # One look, one more after listening, the settle, and the look after the news.
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 4
+    assert not awaited(client)
+
+
+def test_wake_ups_come_within_milliseconds(
+    connected: Connect, server: RedisServer, client: redis.Redis
+) -> None:
+    driver, worker = connected(server.url), connected(server.url)
+    delays: list[float] = []
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(50):
+            wait = pool.submit(worker.wait, ["default"], LONG)
+            wait_until(lambda: listening(client) == 1)
+            sent = time.perf_counter()
+            put(driver, f"a{number}")
+            wait.result(LONG)
+            delays.append(time.perf_counter() - sent)
+            apply(worker, Settlement.succeed(f"a{number}", take_one(worker).fence, None))
+    # On a quiet machine half a millisecond; a poll would be hundreds.
+    assert statistics.median(delays) < 0.05
