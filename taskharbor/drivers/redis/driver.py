@@ -107,7 +107,7 @@ class RedisDriver(Operators):
             mine = places.get(shard, [])
             left = want and want._replace(limit=want.limit - len(reserved))
             if left is not None and left.limit <= 0:
-                left, more = None, True
+                left, more = None, bool(reserved)
             # Without a job to settle or to reserve there is only the time to be asked.
             if not mine and ((left is None and (places or now)) or not self._store.is_up(shard)):
                 continue
