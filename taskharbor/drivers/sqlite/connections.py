@@ -14,6 +14,7 @@ import os
 import sqlite3
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from taskharbor.drivers.sqlite import faults, schema
@@ -69,16 +70,16 @@ class Slot:
             self.connection = None
             self.seen = 0
 
-    @property
-    def inherited(self) -> bool:
+    def is_inherited(self, getpid: Callable[[], int] = os.getpid) -> bool:
         """Whether this process is a fork of the one that made it, so that nothing of it may be
         touched, not even by finalizers: those of the parent's other threads run first thing in a
-        child."""
-        return self.process != os.getpid()
+        child. (An argument, because they also run when an interpreter has forgotten its modules.)
+        """
+        return self.process != getpid()
 
     def __del__(self) -> None:
         # A driver that nobody closed.
-        if not self.inherited:
+        if not self.is_inherited():
             self.close()
 
 
@@ -98,7 +99,7 @@ class _Owner:
             slots.add(self.slot)
 
     def __del__(self) -> None:
-        if self.slot.inherited:
+        if self.slot.is_inherited():
             return
         with self.slot.lock:
             self.slot.close()
@@ -251,7 +252,12 @@ def _set_up(connection: sqlite3.Connection, address: Address) -> None:
     if pragma("journal_mode") != "wal":
         # Only a file without tables takes this: it lets `prune` give room back to the disk.
         pragma("auto_vacuum = incremental")
-        pragma("journal_mode = wal")
+        mode = pragma("journal_mode = wal")
+        if mode != "wal":
+            raise ConfigurationError(
+                f"the file system of {address.path} can't do what SQLite's write-ahead log needs "
+                f"(it stays in mode {mode!r}); put the file on a local disk"
+            )
     pragma(f"synchronous = {address.synchronous}")
     pragma(f"cache_size = -{PAGE_CACHE_KIB}")
     pragma(f"wal_autocheckpoint = {CHECKPOINT_PAGES}")

@@ -19,12 +19,14 @@ from taskharbor.drivers.base import (
     Page,
     Promoted,
     QueueInfo,
+    Remark,
     Renewal,
     RequeueVerdict,
     Term,
     Want,
 )
 from taskharbor.drivers.sqlite import (
+    examining,
     inspector,
     leases,
     operate,
@@ -193,6 +195,11 @@ class SQLiteDriver:
     def resume(self, queue: str) -> None:
         with self._store.writing() as tx:
             operate.set_paused(tx, queue, paused=False)
+
+    # --- Examinable ----------------------------------------------------------------------------
+
+    def examine(self) -> list[Remark]:
+        return examining.examine(self._store)
 
     # --- Migratable ----------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ class _Transaction:
     def __del__(self) -> None:
         # A signal handler raised just before the block could begin or end properly. Without this
         # the write lock of the whole store would stay taken.
-        if getattr(self, "_open", False) and not self._slot.inherited:
+        if getattr(self, "_open", False) and not self._slot.is_inherited():
             self._give_up()
 
 

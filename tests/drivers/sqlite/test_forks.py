@@ -129,6 +129,11 @@ def test_a_driver_that_nobody_closed_leaves_no_descriptor(url: str, path: Path) 
     assert _descriptors(path) == 0
 
 
+def test_a_driver_that_is_open_when_python_ends_makes_no_noise(url: str) -> None:
+    code = "import sys; from taskharbor.drivers.sqlite import connect; d = connect(sys.argv[1])"
+    assert _run(f"{code}; d.wait(('default',), 0)", url) == ""
+
+
 def test_close_ends_the_connections_of_all_threads(url: str, path: Path) -> None:
     driver = connect(url)
     done, leave = threading.Event(), threading.Event()
