@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from taskharbor.control import SoftTimeLimit, Steering
 from taskharbor.states import Move, Reason
 
 if TYPE_CHECKING:
@@ -109,12 +108,13 @@ class Signal(Generic[E]):
         self.handlers = tuple(each for each in self.handlers if each != handler)
 
     def send(self, event: E) -> None:
-        """Tell every handler. Never raises an Exception: see the module's promise."""
+        """Tell every handler. Raises nothing but KeyboardInterrupt: see the module's promise."""
         for handler in self.handlers:
             try:
                 handler(event)
-            except (Exception, Steering, SoftTimeLimit):
-                # The steering exceptions mean something in a task only.
+            except KeyboardInterrupt:
+                raise  # the Ctrl-C of whoever enqueues; a worker's child never gets one
+            except BaseException:  # a sys.exit() in a handler must not end a worker
                 import logging
 
                 logging.getLogger("taskharbor.signals").exception(

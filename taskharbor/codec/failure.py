@@ -98,7 +98,7 @@ def _chain(exc: BaseException) -> list[BaseException]:
 def _message_of(exc: BaseException) -> str:
     try:
         return str(exc)
-    except Exception as error:  # noqa: BLE001 - whatever the user's class raises
+    except BaseException as error:  # noqa: BLE001 - whatever the user's class raises
         return f"<the message can't be printed: {type(error).__qualname__}>"
 
 
@@ -106,7 +106,7 @@ def _traceback_of(exc: BaseException) -> str:
     frames = _own_frames(exc.__traceback__)
     try:
         return "".join(traceback.format_exception(type(exc), exc, frames))
-    except Exception as error:  # noqa: BLE001 - whatever the user's class raises
+    except BaseException as error:  # noqa: BLE001 - whatever the user's class raises
         return f"<the traceback can't be printed: {type(error).__qualname__}>"
 
 

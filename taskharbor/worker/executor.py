@@ -158,6 +158,10 @@ class Executor:
             return policy, Ended(NotKnown(_failure(error), Reason.UNKNOWN_VERSION), error)
         except DecodeError as error:
             return policy, Ended(Undecodable(_failure(error)), error)
+        except Exception:
+            raise  # a bug of ours: what user code raises there is a DecodeError,
+        except BaseException as error:  # noqa: BLE001 - or a constructor of its classes that exits
+            return policy, Ended(Undecodable(_failure(error)), error)
         context = JobContext(job, call, control, task.options.max_result_bytes)
         if self._app.signals.started.handlers:
             self._app.signals.started.send(
@@ -280,7 +284,7 @@ def _returned(task: Task[..., Any], value: object) -> Ended:
         return Ended(Succeeded(None))
     try:
         result = codec.encode(value, limit=task.options.max_result_bytes, what="result")
-    except Exception as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
+    except BaseException as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
         failed = Failed(_failure(error), Reason.UNENCODABLE_RESULT, retryable=False)
         return Ended(failed, error)
     return Ended(Succeeded(result))

@@ -126,6 +126,13 @@ class Unprintable(Exception):
     __repr__ = __str__
 
 
+class ExitingText(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
 class NotAString(Exception):
     def __str__(self) -> Any:
         return 5  # noqa: PLE0307 - the subject
@@ -148,6 +155,7 @@ class Group(ExceptionGroup[Exception]):
     "error",
     [
         Unprintable(),
+        ExitingText(),
         NotAString(),
         BadNotes(),
         Group("g", [Unprintable(), ValueError("inside")]),

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -458,6 +459,52 @@ def test_a_corrupt_backoff_in_the_job_is_dead_not_a_crash(
     body = write_body(Call(codec.encode_call((), {}), policy=Policy(backoff=("cubic", 1))))
     settlement = run(executor, broken, body=body)
     assert (settlement.move, settlement.reason) == (Move.DIE, Reason.UNDECODABLE)
+
+
+@dataclass
+class Leaving:
+    """Exits when it is made or read, while ``doors`` are open."""
+
+    number: int
+
+    def __post_init__(self) -> None:
+        if doors:
+            raise SystemExit(3)
+
+    def __getattribute__(self, name: str) -> Any:
+        if doors and name == "number":
+            raise SystemExit(4)
+        return object.__getattribute__(self, name)
+
+
+doors: list[str] = []
+
+
+def test_an_argument_that_exits_while_it_is_made_is_undecodable(
+    app: TaskHarbor, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task
+    def takes(leaving: Leaving) -> None: ...
+
+    job = reservation(takes, Leaving(1))
+    monkeypatch.setitem(globals(), "doors", ["open"])
+    settlement = executor.run(job, Line())
+    assert (settlement.move, settlement.reason) == (Move.DIE, Reason.UNDECODABLE)
+    assert failure(settlement).type == "SystemExit"
+
+
+def test_a_result_that_exits_while_it_is_read_is_unencodable(
+    app: TaskHarbor, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task
+    def gives() -> Leaving:
+        return leaving
+
+    leaving = Leaving(1)
+    monkeypatch.setitem(globals(), "doors", ["open"])
+    settlement = run(executor, gives)
+    assert (settlement.move, settlement.reason) == (Move.DIE, Reason.UNENCODABLE_RESULT)
+    assert failure(settlement).type == "SystemExit"
 
 
 def test_arguments_that_do_not_fit_their_annotation_are_undecodable(

@@ -82,7 +82,9 @@ def test_a_lost_attempt_is_told_as_lost_and_by_its_outcome(app: TaskHarbor) -> N
     assert len(told) == 2
 
 
-@pytest.mark.parametrize("error", [ValueError("handler"), Reject("no"), SoftTimeLimit()])
+@pytest.mark.parametrize(
+    "error", [ValueError("handler"), Reject("no"), SoftTimeLimit(), SystemExit(3)]
+)
 def test_a_failing_handler_is_logged_and_disturbs_nobody(
     app: TaskHarbor, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
