@@ -444,5 +444,19 @@ class Examinable(Protocol):
         ...
 
 
+@runtime_checkable
+class Scripted(Migratable, Protocol):
+    """For stores whose migrations an administrator may want to read, or to run by hand."""
+
+    def pending(self) -> list[str]:
+        """The names of the steps that ``migrate`` would take now; it changes nothing. Raises
+        SchemaMismatch like it."""
+        ...
+
+    def script(self) -> str:
+        """Those steps in the store's own language, to be run in one transaction; "" for none."""
+        ...
+
+
 class InspectableDriver(Driver, Inspector, Protocol):
     """A driver with the operators' side: what all of ours are."""

@@ -60,6 +60,12 @@ class PostgresDriver:
     def migrate(self) -> list[str]:
         return self._store.migrate()
 
+    def pending(self) -> list[str]:
+        return [step.name for step in self._store.pending()]
+
+    def script(self) -> str:
+        return self._store.script()
+
     # --- jobs ------------------------------------------------------------------------------------
 
     def new_job_id(self, idempotency_key: str | None) -> str:

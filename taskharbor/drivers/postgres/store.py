@@ -73,6 +73,15 @@ class Store:
     def version(self) -> int:
         return self.call(lambda one: schema.version(one, self._statements), check=False)
 
+    def pending(self) -> list[schema.Migration]:
+        present = self.version()
+        schema.refuse_newer(present)
+        return schema.missing(present)
+
+    def script(self) -> str:
+        steps = self.pending()
+        return schema.script(self.address.schema, steps) if steps else ""
+
     def migrate(self) -> list[str]:
         steps = self.call(
             lambda one: schema.migrate(one, self.address.schema, self._statements), check=False

@@ -1,0 +1,122 @@
+"""A server that is gone, full, read-only or in the way: which error, and that it works again."""
+
+import psycopg
+import pytest
+
+from taskharbor.drivers.base import Want
+from taskharbor.drivers.postgres import PostgresDriver, connect
+from taskharbor.errors import StoreError, StoreReadOnly, StoreUnavailable
+from taskharbor.lease import Verdict
+from taskharbor.settlement import Settlement
+from taskharbor.states import State
+from tests.drivers.postgres.support import job, migrated
+from tests.servers.postgres import PostgresServer
+
+WANT = Want(("default",), 10, 30.0)
+
+
+def run(server: PostgresServer, statement: str, *arguments: object) -> None:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(statement.encode(), arguments)
+
+
+def terminate(server: PostgresServer, name: str) -> None:
+    run(
+        server,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s",
+        name,
+    )
+
+
+def take_all_connections(server: PostgresServer) -> list[psycopg.Connection]:
+    taken: list[psycopg.Connection] = []
+    while True:
+        try:
+            taken.append(psycopg.connect(server.url))
+        except psycopg.OperationalError:
+            return taken
+
+
+def test_a_terminated_backend_costs_one_call(postgres_server: PostgresServer) -> None:
+    driver = migrated(postgres_server.url, application_name="terminated")
+    driver.enqueue([job("a")])
+    terminate(postgres_server, "terminated")
+    with pytest.raises(StoreUnavailable):
+        driver.exchange("holder", (), WANT)
+    (reserved,) = driver.exchange("holder", (), WANT).reserved
+    terminate(postgres_server, "terminated")
+    done = Settlement.succeed("a", reserved.fence, None)
+    with pytest.raises(StoreUnavailable):
+        driver.exchange("holder", [done])
+    assert driver.exchange("holder", [done]).settled[0].verdict is Verdict.APPLIED
+    driver.close()
+
+
+def test_a_killed_server_loses_nothing_and_is_found_again() -> None:
+    with PostgresServer() as server:
+        driver = migrated(server.url)
+        driver.enqueue([job("a"), job("b")])
+        (a, b) = driver.exchange("holder", (), WANT).reserved
+        driver.exchange("holder", [Settlement.succeed("a", a.fence, b"r")])
+        server.kill()
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                driver.held("holder")
+        server.start()
+        assert driver.held("holder") == [b]
+        outcome = driver.results(["a"])[0]
+        assert outcome is not None
+        assert (outcome.state, outcome.result) == (State.SUCCEEDED, b"r")
+        driver.close()
+
+
+def test_too_many_connections_is_an_outage() -> None:
+    settings = {"max_connections": "5", "superuser_reserved_connections": "0"}
+    with PostgresServer(settings=settings | {"reserved_connections": "0"}) as server:
+        driver = migrated(server.url)
+        driver.close()
+        driver = connect(driver.url)
+        taken = take_all_connections(server)
+        with pytest.raises(StoreUnavailable, match="too many clients"):
+            driver.enqueue([job("a")])
+        for connection in taken:
+            connection.close()
+        assert driver.enqueue([job("a")])[0].created
+        driver.close()
+
+
+def test_a_server_that_became_read_only_is_left(postgres_server: PostgresServer) -> None:
+    """The connections to it are given up: the next may lead to another host of the URL."""
+    driver = migrated(postgres_server.url, application_name="demoted")
+    with driver._store.connections.lend() as connection:
+        connection.execute("SET default_transaction_read_only = on")
+    with pytest.raises(StoreReadOnly, match="primary"):
+        driver.enqueue([job("a")])
+    assert driver.enqueue([job("a")])[0].created
+    driver.close()
+
+
+def test_a_statement_timeout_is_an_outage(postgres_server: PostgresServer) -> None:
+    driver = migrated(postgres_server.url, options="-c%20statement_timeout=200")
+    driver.enqueue([job("a")])
+    with psycopg.connect(postgres_server.url) as blocker:
+        blocker.execute(f"LOCK TABLE {driver._store.address.schema}.ready".encode())
+        with pytest.raises(StoreUnavailable, match="statement timeout"):
+            driver.exchange("holder", (), WANT)
+    assert len(driver.exchange("holder", (), WANT).reserved) == 1
+    driver.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [(("/postgres", "/nowhere"), "createdb"), (("127.0.0.1:", "127.0.0.1:1"), "answer|port")],
+)
+def test_a_url_to_nowhere_says_what_is_wrong(
+    postgres_server: PostgresServer, change: tuple[str, str], says: str
+) -> None:
+    before, after = change
+    url = postgres_server.url[::-1].replace(before[::-1], after[::-1], 1)[::-1]
+    driver: PostgresDriver = connect(url)
+    with pytest.raises((StoreError, StoreUnavailable), match=says):
+        driver.queues()
+    driver.close()
