@@ -136,7 +136,9 @@ class Model:
             expires_at=message.expiry(self.now),
             state=self._line_up(due_at),
         )
-        self.tombstones.pop(message.id, None)
+        # From here on a store may forget the one that had this id before, or still know it.
+        if stone := self.tombstones.get(message.id):
+            stone.until = min(stone.until, self.now)
         return Enqueued(message.id, True)
 
     def _key_holder(self, message: Message) -> Record | None:
@@ -164,7 +166,7 @@ class Model:
     def foresees(self, settlement: Settlement) -> bool:
         """Whether the contract fixes the verdict: a tombstone may stand longer than it must."""
         stone = self.tombstones.get(settlement.job_id)
-        return stone is None or self.now < stone.until
+        return stone is None or settlement.job_id in self.records or self.now < stone.until
 
     def _judge(self, record: Record, settlement: Settlement) -> Verdict:
         lease = record.lease

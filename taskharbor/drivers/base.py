@@ -288,9 +288,10 @@ class Driver(Protocol):
         history, clears the lease, and frees or schedules as its delay says (``due_at`` = now +
         delay). A terminal job is kept for its retention; at 0 it is gone for everyone at once
         (its id may be enqueued anew), but a replay of a terminal settlement within the length of
-        its lease (expiry − reserve) still hears ``already``. A job that lands in ``cancelled``
-        because cancel was requested has the cancel's reason. Any settlement but an ``unknown``
-        snooze or a release clears ``unknown_since``. An uncharged one takes back the attempt
+        its lease (expiry − reserve) still hears ``already``; later, or once its id came anew and
+        went again, it may. A job that lands in ``cancelled`` because cancel was requested has the
+        cancel's reason. Any settlement but an ``unknown`` snooze or a release clears
+        ``unknown_since``. An uncharged one takes back the attempt
         counted at reserve. An ``error`` replaces the job's last error; without one, that stays.
         Raises InvalidLease before anything is settled.
 
