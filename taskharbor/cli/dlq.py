@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskharbor import defaults
-from taskharbor.cli.options import moment, page_options, seconds, store_options
+from taskharbor.cli.options import check_with, moment, page_options, seconds, store_options
 from taskharbor.cli.output import print_json
 from taskharbor.cli.target import open_store
+from taskharbor.message import check_name
 from taskharbor.states import State
 
 if TYPE_CHECKING:
@@ -27,8 +28,18 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
-@click.option("--task", metavar="NAME", help="Only jobs of this task.")
+@click.option(
+    "--queue",
+    metavar="NAME",
+    callback=check_with(check_name, "queue"),
+    help="Only jobs of this queue.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    callback=check_with(check_name, "task"),
+    help="Only jobs of this task.",
+)
 @page_options
 @store_options
 def list_dead(
@@ -54,8 +65,18 @@ def list_dead(
 @dlq.command()
 @click.argument("job_ids", metavar="[JOB_ID...]", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All dead jobs that match --queue and --task.")
-@click.option("--queue", metavar="NAME", help="Only if the job is in this queue.")
-@click.option("--task", metavar="NAME", help="With --all: only jobs of this task.")
+@click.option(
+    "--queue",
+    metavar="NAME",
+    callback=check_with(check_name, "queue"),
+    help="Only if the job is in this queue.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    callback=check_with(check_name, "task"),
+    help="With --all: only jobs of this task.",
+)
 @click.option("--eta", type=moment, metavar="MOMENT", help="Not before then; RFC 3339 or unix.")
 @click.option("--countdown", type=seconds, default=0.0, help="Not before so long from now.")
 @click.option("--keep-attempts", is_flag=True, help="Go on counting: one more attempt each.")
@@ -147,8 +168,18 @@ def _report_counts(counts: Counter[RequeueVerdict], as_json: bool) -> None:
 
 
 @dlq.command()
-@click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
-@click.option("--task", metavar="NAME", help="Only jobs of this task.")
+@click.option(
+    "--queue",
+    metavar="NAME",
+    callback=check_with(check_name, "queue"),
+    help="Only jobs of this queue.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    callback=check_with(check_name, "task"),
+    help="Only jobs of this task.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_options
 def purge(

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskharbor.cli.options import moment, read_arguments, seconds, store_options
+from taskharbor.cli.options import check_with, moment, read_arguments, seconds, store_options
 from taskharbor.cli.output import print_json
 from taskharbor.cli.target import open_app
 from taskharbor.defaults import MAX_PRIORITY
 from taskharbor.errors import ConfigurationError
+from taskharbor.message import check_name
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
@@ -29,9 +30,14 @@ def _expiry(text: str) -> float | datetime:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", callback=check_with(check_name, "task"))
 @click.argument("arguments", metavar="[JSON]...", nargs=-1)
-@click.option("--queue", metavar="NAME", help="Default: the task's, else 'default'.")
+@click.option(
+    "--queue",
+    metavar="NAME",
+    callback=check_with(check_name, "queue"),
+    help="Default: the task's, else 'default'.",
+)
 @click.option(
     "--priority",
     type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY),

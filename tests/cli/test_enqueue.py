@@ -223,3 +223,11 @@ def test_errors_are_json_when_json_was_asked(run: Run) -> None:
     error = json.loads(result.stderr)["error"]
     assert error["type"] == "UnknownDriver"
     assert "mongodb" in error["message"]
+
+
+@pytest.mark.parametrize("name", ["", "no name", "\udcff"])
+def test_a_task_that_can_not_be_named_so_is_refused(
+    run: Run, driver: InspectableDriver, name: str
+) -> None:
+    assert "is not a valid name" in run("enqueue", name, code=2).stderr
+    assert driver.list_jobs(JobFilter()).jobs == []

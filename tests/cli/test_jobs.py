@@ -312,3 +312,12 @@ def test_queues_refuses_flags_that_it_would_not_use(run: Run) -> None:
 def test_migrate_has_nothing_to_do_without_a_schema(run: Run, run_json: RunJson) -> None:
     assert run_json("migrate") == {"steps": []}
     assert run("migrate").stdout == "Nothing to do.\n"
+
+
+@pytest.mark.parametrize("command", [("list",), ("dlq", "list"), ("dlq", "purge", "--yes")])
+@pytest.mark.parametrize("option", ["--queue", "--task"])
+@pytest.mark.parametrize("name", ["", "no name", "\udcff"])
+def test_a_filter_that_no_job_can_match_is_refused(
+    run: Run, command: tuple[str, ...], option: str, name: str
+) -> None:
+    assert "is not a valid name" in run(*command, option, name, code=2).stderr
