@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,27 @@ def queue_id(tx: Tx, name: str) -> int:
 def _insert(tx: Tx, batch: Sequence[Message], queues: dict[str, int]) -> None:
     now = tx.now
     before = tx.last_seq - len(batch)
-    rows = [
+    rows = _rows(batch, queues, now, before + 1)
+    tx.executemany(_SQL["insert_jobs"], rows)
+    ready = tx.execute(_SQL["line_up_new"], (before, now)).rowcount
+    if ready < len(batch):
+        tx.execute(_SQL["schedule_new"], (before, now))
+    for (queue, is_due), jobs in Counter((row[2], row[6] <= now) for row in rows).items():
+        tx.count(queue, State.READY if is_due else State.SCHEDULED, jobs)
+    keys = [
+        (queues[message.queue], key, seq, free_at(now, _key_seconds(message)))
+        for seq, message in enumerate(batch, before + 1)
+        if (key := message.idempotency_key) is not None
+    ]
+    if keys:
+        tx.executemany(_SQL["take_key"], keys)
+    if ready:
+        tx.wake()
+
+
+def _rows(batch: Sequence[Message], queues: dict[str, int], now: float, first: int) -> list[Row]:
+    """The columns of ``insert_jobs``."""
+    return [
         (
             seq,
             message.id,
@@ -63,16 +84,8 @@ def _insert(tx: Tx, batch: Sequence[Message], queues: dict[str, int]) -> None:
             message.digest,
             message.body,
         )
-        for seq, message in enumerate(batch, before + 1)
+        for seq, message in enumerate(batch, first)
     ]
-    tx.executemany(_SQL["insert_jobs"], rows)
-    ready = tx.execute(_SQL["line_up_new"], (before, now)).rowcount
-    if ready < len(batch):
-        tx.execute(_SQL["schedule_new"], (before, now))
-    _take_keys(tx, rows)
-    _count(tx, rows)
-    if ready:
-        tx.wake()
 
 
 def _key_seconds(message: Message) -> float | None:
@@ -82,26 +95,11 @@ def _key_seconds(message: Message) -> float | None:
     return UNTIL_TERMINAL if until == "terminal" else float(until)
 
 
-def _take_keys(tx: Tx, rows: list[Row]) -> None:
-    keys = []
-    for seq, _, queue, _, _, now, _, _, _, _, _, key, seconds, _, _ in rows:
-        if key is not None:
-            keys.append((queue, key, seq, free_at(now, seconds)))
-    if keys:
-        tx.executemany(_SQL["take_key"], keys)
-
-
 def free_at(enqueued_at: float, key_seconds: float | None) -> float | None:
     """When a key is free though its job's record still stands; None: not by time."""
     if key_seconds is None or key_seconds == UNTIL_TERMINAL:
         return None
     return enqueued_at + key_seconds
-
-
-def _count(tx: Tx, rows: list[Row]) -> None:
-    now = tx.now
-    for row in rows:
-        tx.count(row[2], State.READY if row[6] <= now else State.SCHEDULED, 1)
 
 
 def _sort_out(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskharbor import defaults
 from taskharbor.drivers.base import Attempt, Job, JobFilter, Outcome, Page, QueueInfo
@@ -46,46 +46,53 @@ def _history(tx: Tx, seq: int) -> tuple[Attempt, ...]:
     return tuple(entries[-defaults.MAX_HISTORY :])
 
 
+class _Described(NamedTuple):
+    """A row of the query ``describe``."""
+
+    seq: int
+    id: str
+    task: str
+    queue: str
+    priority: int
+    enqueued_at: float
+    due_at: float
+    expires_at: float | None
+    idempotency_key: str | None
+    attempts: int
+    losses: int
+    progress: bytes | None
+    saved: bytes | None
+    error: bytes | None
+    state: str
+    reason: str
+    finished_at: float | None
+
+
 def _describe(tx: Tx, seqs: list[int], *, body: bytes = b"", **whole: Any) -> list[Job]:
     """The jobs, newest first."""
     numbers = as_numbers(seqs)
     leases = {row[0]: row[1:] for row in tx.all(_SQL["leases"], (numbers,))}
-    rows = tx.all(_SQL["describe"], (numbers,))
-    return [_job(row, leases.get(row[0]), body, whole) for row in rows]
+    jobs = []
+    for row in map(_Described._make, tx.all(_SQL["describe"], (numbers,))):
+        fields: dict[str, Any] = {**row._asdict(), "body": body, **whole}
+        del fields["seq"]
+        fields["state"], fields["reason"] = State(row.state), Reason(row.reason)
+        if row.seq in leases:
+            fields.update(_lease_fields(leases[row.seq]))
+        jobs.append(Job(**fields))
+    return jobs
 
 
-def _job(row: Row, lease: Row | None, body: bytes, whole: dict[str, Any]) -> Job:
-    attempts = row[9] if row[17] is None else row[17]
-    if lease is not None:
-        attempts, fence, holder, reserved_at, expires_at, cancel_requested = lease
-        whole = {
-            "fence": fence,
-            "holder": holder,
-            "reserved_at": reserved_at,
-            "lease_expires_at": expires_at,
-            "cancel_requested": bool(cancel_requested),
-            **whole,
-        }
-    return Job(
-        id=row[1],
-        task=row[2],
-        queue=row[3],
-        priority=row[4],
-        enqueued_at=row[5],
-        due_at=row[6],
-        expires_at=row[7],
-        idempotency_key=row[8],
-        attempts=attempts,
-        losses=row[10],
-        progress=row[11],
-        saved=row[12],
-        error=row[13],
-        state=State(row[14]),
-        reason=Reason(row[15]),
-        finished_at=row[16],
-        body=body,
-        **whole,
-    )
+def _lease_fields(lease: Row) -> dict[str, Any]:
+    attempt, fence, holder, reserved_at, expires_at, cancel_requested = lease
+    return {
+        "attempts": attempt,
+        "fence": fence,
+        "holder": holder,
+        "reserved_at": reserved_at,
+        "lease_expires_at": expires_at,
+        "cancel_requested": bool(cancel_requested),
+    }
 
 
 def list_jobs(tx: Tx, where: JobFilter, cursor: str | None, limit: int) -> Page:

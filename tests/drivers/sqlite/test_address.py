@@ -9,7 +9,7 @@ import pytest
 
 from taskharbor.drivers.registry import connect
 from taskharbor.drivers.sqlite.address import parse
-from taskharbor.drivers.sqlite.connections import open_connection
+from taskharbor.drivers.sqlite.opening import open_connection
 from taskharbor.errors import ConfigurationError
 
 

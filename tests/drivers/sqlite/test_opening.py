@@ -77,7 +77,7 @@ def test_a_driver_stops_when_a_newer_one_migrates_the_file(
 
 def test_the_steps_are_named(path: Path, url: str) -> None:
     from taskharbor.drivers.sqlite.address import parse
-    from taskharbor.drivers.sqlite.connections import open_connection
+    from taskharbor.drivers.sqlite.opening import open_connection
 
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         assert schema.version(connection) == 0

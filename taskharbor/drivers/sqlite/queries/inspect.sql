@@ -1,9 +1,10 @@
 -- find: ids -> id, seq of those that exist
 SELECT id, seq FROM th_jobs WHERE id IN (SELECT value FROM json_each(?));
 
--- describe: seqs -> all of a job that a list shows, in the order of `Described`
+-- describe: seqs -> all of a job that a list shows, newest first
 SELECT j.seq, j.id, j.task, q.name, j.priority, j.enqueued_at, coalesce(c.due_at, j.due_at),
-    j.expires_at, j.key, coalesce(c.attempts, 0), coalesce(c.losses, 0), c.progress, c.saved, c.error,
+    j.expires_at, j.key, coalesce(e.attempts, c.attempts, 0), coalesce(c.losses, 0),
+    c.progress, c.saved, c.error,
     CASE
         WHEN e.seq IS NOT NULL THEN e.state
         WHEN r.seq IS NOT NULL THEN 'ready'
@@ -11,7 +12,7 @@ SELECT j.seq, j.id, j.task, q.name, j.priority, j.enqueued_at, coalesce(c.due_at
         ELSE 'running'
     END,
     coalesce(e.reason, r.reason, s.reason, 'reserved'),
-    e.finished_at, e.attempts
+    e.finished_at
 FROM th_jobs j
 JOIN th_queues q ON q.id = j.queue
 LEFT JOIN th_carried c ON c.seq = j.seq
