@@ -1,9 +1,13 @@
 """Enqueueing in the caller's own transaction."""
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy
 from psycopg.rows import dict_row
 
 from taskharbor import TaskHarbor
@@ -18,9 +22,9 @@ def test_the_caller_s_row_factory_and_savepoints_do_not_matter(
     driver = migrated(postgres_server.url)
     with psycopg.connect(postgres_server.url, row_factory=dict_row) as connection:
         driver.enqueue([job("a", idempotency_key="k")], connection=connection)
-        with connection.transaction():
-            driver.enqueue([job("b")], connection=connection)
-            raise psycopg.Rollback
+        connection.execute("SAVEPOINT before_b")
+        driver.enqueue([job("b")], connection=connection)
+        connection.execute("ROLLBACK TO before_b")
         found = driver.enqueue([job("c", idempotency_key="k")], connection=connection)
         assert found[0].id == "a"
         assert driver.results(["a"]) == [None]
@@ -76,6 +80,55 @@ def test_a_task_s_delay_joins_too(postgres_server: PostgresServer) -> None:
         result = add.apply_async((1, 2), connection=connection)
     assert driver.results([result.id])[0] is not None
     app.close()
+    driver.close()
+
+
+def test_the_recipe_for_sqlalchemy(postgres_server: PostgresServer) -> None:
+    driver = migrated(postgres_server.url)
+    engine = sqlalchemy.create_engine(postgres_server.url.replace("://", "+psycopg://"))
+    with engine.begin() as connection:
+        driver.enqueue([job("a")], connection=connection.connection.dbapi_connection)
+        connection.rollback()
+    with engine.begin() as connection:
+        driver.enqueue([job("b")], connection=connection.connection.dbapi_connection)
+    engine.dispose()
+    assert [one is not None for one in driver.results(["a", "b"])] == [False, True]
+    driver.close()
+
+
+DJANGO = """
+import sys
+from urllib.parse import urlsplit
+import django
+from django.conf import settings
+url = urlsplit(sys.argv[1])
+settings.configure(DATABASES={"default": {
+    "ENGINE": "django.db.backends.postgresql", "HOST": url.hostname, "PORT": url.port,
+    "USER": url.username, "NAME": url.path[1:],
+}})
+django.setup()
+from django.db import connection, transaction
+from taskharbor.drivers.registry import connect
+from tests.drivers.postgres.support import job
+driver = connect(sys.argv[1])
+try:
+    with transaction.atomic():
+        driver.enqueue([job("a")], connection=connection.connection)
+        raise LookupError
+except LookupError:
+    pass
+with transaction.atomic():
+    driver.enqueue([job("b")], connection=connection.connection)
+"""
+
+
+def test_the_recipe_for_django(postgres_server: PostgresServer) -> None:
+    """In a process of its own: Django's settings are the process's."""
+    driver = migrated(postgres_server.url)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", DJANGO, driver.url]
+    subprocess.run(command, env=environment, check=True, timeout=50)
+    assert [one is not None for one in driver.results(["a", "b"])] == [False, True]
     driver.close()
 
 
