@@ -15,7 +15,8 @@ from tests.waiting import wait_until
 
 _PROJECT = Path(__file__).parents[3]
 
-# The child holds the only descriptors when the parent closes, and must not lose what it writes.
+# The parent closes all it has while the child goes on, then opens the file again: where the child
+# holds no lock of its own, that close removes the log that the child goes on writing to.
 _FORK_IDLE = """
 import os, sys
 from taskharbor.drivers.sqlite import connect
@@ -26,18 +27,22 @@ def put(name):
 
 driver = connect(sys.argv[1])
 put("parent-before")
-closed, child_waits = os.pipe()
+turn, pass_on = os.pipe()
 if os.fork() == 0:
-    put("child-1")
-    os.close(child_waits)
-    os.read(closed, 1)  # until the parent has closed its own
-    put("child-2")
+    put("child-before")
+    os.close(pass_on)
+    os.read(turn, 1)
+    put("child-after")
+    seen = driver.get("parent-after")
     driver.close()
-    os._exit(0)
-put("parent-after")
+    os._exit(seen is None)
+put("parent-between")
 driver.close()
-os.close(child_waits)
+driver = connect(sys.argv[1])
+put("parent-after")
+os.close(pass_on)
 assert os.wait()[1] == 0
+driver.close()
 """
 
 _FORK_IN_USE = """
@@ -90,7 +95,7 @@ def _run(code: str, url: str) -> str:
 def test_both_sides_of_a_fork_go_on_when_the_parent_was_idle(url: str) -> None:
     _run(_FORK_IDLE, url)
     driver = connect(url)
-    names = ["parent-before", "parent-after", "child-1", "child-2"]
+    names = ["parent-before", "parent-between", "parent-after", "child-before", "child-after"]
     assert None not in driver.results(names)
     driver.close()
 
