@@ -84,7 +84,7 @@ class SQLiteDriver:
         with self._store.writing() as tx:
             settled = settle.settle(tx, settlements) if settlements else []
             retired = reserve.is_retired(tx, holder)
-            if want is None or retired:
+            if want is None or want.limit <= 0 or retired:
                 return Exchange(settled, [], tx.now, False, retired)
             reserved = reserve.reserve(tx, holder, want)
             return Exchange(settled, reserved.jobs, tx.now, reserved.more, False)
@@ -113,7 +113,7 @@ class SQLiteDriver:
 
     def expired(self, limit: int) -> list[Reservation]:
         with self._store.reading() as tx:
-            return leases.expired(tx, limit)
+            return leases.expired(tx, max(0, limit))
 
     def promote(self, limit: int) -> Promoted:
         with self._store.reading() as tx:
@@ -121,11 +121,11 @@ class SQLiteDriver:
             if due is None or due > tx.now:
                 return Promoted(0, due, False, tx.now)
         with self._store.writing() as tx:
-            return timekeeping.promote(tx, limit)
+            return timekeeping.promote(tx, max(0, limit))
 
     def prune(self, limit: int) -> int:
         with self._store.writing() as tx:
-            return timekeeping.prune(tx, limit)
+            return timekeeping.prune(tx, max(0, limit))
 
     def cancel(
         self, job_ids: Sequence[str], reason: Reason = Reason.OPERATOR
@@ -190,11 +190,11 @@ class SQLiteDriver:
 
     def pause(self, queue: str) -> None:
         with self._store.writing() as tx:
-            operate.set_paused(tx, queue, paused=True)
+            operate.pause(tx, queue)
 
     def resume(self, queue: str) -> None:
         with self._store.writing() as tx:
-            operate.set_paused(tx, queue, paused=False)
+            operate.resume(tx, queue)
 
     # --- Examinable ----------------------------------------------------------------------------
 

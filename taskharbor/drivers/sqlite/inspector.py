@@ -115,14 +115,15 @@ def _read_cursor(cursor: str) -> int:
 
 def find_page(tx: Tx, where: JobFilter, before: int, limit: int) -> list[int]:
     """Numbers of jobs that match and are older than ``before``, newest first."""
-    queue: int | None = None
-    if where.queue is not None:
-        row = tx.one(_QUEUE_ID, (where.queue,))
-        if row is None:
+    try:
+        queue = None if where.queue is None else tx.one(_QUEUE_ID, (where.queue,))
+        if where.queue is not None and queue is None:
             return []
-        queue = row[0]
-    statement = _SQL["page_any" if where.state is None else f"page_{where.state.value}"]
-    return [row[0] for row in tx.all(statement, (before, queue, where.task, limit))]
+        statement = _SQL["page_any" if where.state is None else f"page_{where.state}"]
+        arguments = (before, queue and queue[0], where.task, limit)
+        return [row[0] for row in tx.all(statement, arguments)]
+    except UnicodeEncodeError:  # a lone surrogate: no stored name has one
+        return []
 
 
 def queues(tx: Tx) -> list[QueueInfo]:

@@ -11,6 +11,7 @@ from taskharbor.drivers.sqlite.enqueue import free_at, queue_id
 from taskharbor.drivers.sqlite.inspector import find_page
 from taskharbor.drivers.sqlite.queries import load
 from taskharbor.drivers.sqlite.transaction import Tx, as_numbers, as_texts
+from taskharbor.message import check_name
 from taskharbor.states import TERMINAL, Reason, State
 
 _SQL = load("operate")
@@ -178,7 +179,13 @@ def purge(tx: Tx, where: JobFilter, limit: int) -> int:
     return purged
 
 
-def set_paused(tx: Tx, queue: str, *, paused: bool) -> None:
-    tx.execute(_SQL["pause"], (int(paused), queue_id(tx, queue)))
-    if not paused:
-        tx.wake()
+def pause(tx: Tx, queue: str) -> None:
+    """Raises InvalidJob for a name that no queue can have: nothing else would remove it again."""
+    check_name("queue", queue)
+    tx.execute(_SQL["pause"], (queue_id(tx, queue),))
+
+
+def resume(tx: Tx, queue: str) -> None:
+    check_name("queue", queue)
+    tx.execute(_SQL["resume"], (queue,))
+    tx.wake()

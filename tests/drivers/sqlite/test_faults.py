@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from taskharbor.drivers.base import Want
+from taskharbor.drivers.base import JobFilter, Want
 from taskharbor.drivers.sqlite import SQLiteDriver, connect
-from taskharbor.errors import StoreError, StoreFull, StoreUnavailable
+from taskharbor.errors import InvalidJob, StoreError, StoreFull, StoreUnavailable
 from taskharbor.message import Message
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
@@ -190,3 +190,13 @@ def test_one_bad_settlement_does_not_disturb_its_neighbours(driver: SQLiteDriver
         ],
     ).settled
     assert [one.state for one in settled] == [State.SUCCEEDED, None, None, State.SUCCEEDED]
+
+
+def test_names_that_no_text_encoding_knows_are_just_not_there(driver: SQLiteDriver) -> None:
+    driver.enqueue([job()])
+    assert driver.list_jobs(JobFilter(queue="\ud800")).jobs == []
+    assert driver.list_jobs(JobFilter(task="\ud800")).jobs == []
+    assert driver.purge(JobFilter(queue="\ud800")) == 0
+    assert driver.exchange("h", (), Want(("\ud800",), 1, 30.0)).reserved == []
+    with pytest.raises(InvalidJob, match="queue"):
+        driver.pause("\ud800")

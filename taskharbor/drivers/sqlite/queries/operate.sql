@@ -47,5 +47,8 @@ SELECT seq FROM th_keys WHERE queue = ? AND key = ? AND (free_at IS NULL OR free
 -- take_key: queue, key, seq, free_at
 INSERT OR REPLACE INTO th_keys (queue, key, seq, free_at) VALUES (?, ?, ?, ?);
 
--- pause: 1 or 0, queue's id
-UPDATE th_queues SET paused = ? WHERE id = ?;
+-- pause: queue's id
+UPDATE th_queues SET paused = 1 WHERE id = ?;
+
+-- resume: queue's name
+UPDATE th_queues SET paused = 0 WHERE name = ?;
