@@ -1,4 +1,5 @@
 """One module per system: ``fill(jobs)`` enqueues no-op jobs, ``COMMANDS`` start its workers.
 
-All run the same task: it appends one byte to a file, so that progress is seen the same way for all.
+Only systems that keep a job whose worker was killed are here. All run the same task: it appends
+one byte to a file, so that progress is seen the same way for all.
 """

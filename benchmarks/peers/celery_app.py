@@ -7,8 +7,6 @@ from celery import Celery
 
 from peers.ticks import tick
 
-NAME = "celery (late acks)"
-SURVIVES_KILL = True
 COMMANDS = [
     [
         sys.executable,

@@ -10,8 +10,6 @@ from dramatiq.results.backends import RedisBackend
 
 from peers.ticks import tick
 
-NAME = "dramatiq"
-SURVIVES_KILL = True
 COMMANDS = [[sys.executable, "-m", "dramatiq", "peers.dramatiq_app", "--processes", "2"]]
 
 broker = RedisBroker(url=os.environ["PEER_URL"])

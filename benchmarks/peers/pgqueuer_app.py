@@ -12,8 +12,6 @@ from pgqueuer.models import Job
 
 from peers.ticks import tick
 
-NAME = "pgqueuer (batch 100)"
-SURVIVES_KILL = True
 # Not through its command line, whose default log level does not start with today's typer.
 COMMANDS = 2 * [
     [sys.executable, "-c", "import asyncio; from peers.pgqueuer_app import run; asyncio.run(run())"]

@@ -7,8 +7,6 @@ from peers.ticks import tick
 from taskharbor import TaskHarbor
 from taskharbor.drivers.base import Migratable
 
-NAME = "taskharbor"
-SURVIVES_KILL = True
 COMMANDS = [
     [
         sys.executable,

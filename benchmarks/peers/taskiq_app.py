@@ -8,8 +8,6 @@ from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 from peers.ticks import tick
 
-NAME = "taskiq (Redis streams)"
-SURVIVES_KILL = True
 COMMANDS = [
     [
         sys.executable,

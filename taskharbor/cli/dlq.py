@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskharbor import defaults
-from taskharbor.cli.options import check_with, moment, page_options, seconds, store_options
+from taskharbor.cli.options import check_with, listing_options, moment, seconds, store_options
 from taskharbor.cli.output import print_json
 from taskharbor.cli.target import open_store
 from taskharbor.message import check_name
@@ -28,19 +28,7 @@ def dlq() -> None:
 
 
 @dlq.command("list")
-@click.option(
-    "--queue",
-    metavar="NAME",
-    callback=check_with(check_name, "queue"),
-    help="Only jobs of this queue.",
-)
-@click.option(
-    "--task",
-    metavar="NAME",
-    callback=check_with(check_name, "task"),
-    help="Only jobs of this task.",
-)
-@page_options
+@listing_options
 @store_options
 def list_dead(
     queue: str | None,

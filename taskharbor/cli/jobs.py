@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskharbor.cli.exits import Exit
-from taskharbor.cli.options import check_with, page_options, store_options
+from taskharbor.cli.options import listing_options, store_options
 from taskharbor.cli.output import print_json
 from taskharbor.cli.target import open_store
-from taskharbor.message import check_name
 from taskharbor.states import State
 
 if TYPE_CHECKING:
@@ -23,19 +22,7 @@ _STATES = [str(state) for state in State]
 
 @click.command("list")
 @click.option("--state", type=click.Choice(_STATES), help="Only jobs in this state.")
-@click.option(
-    "--queue",
-    metavar="NAME",
-    callback=check_with(check_name, "queue"),
-    help="Only jobs of this queue.",
-)
-@click.option(
-    "--task",
-    metavar="NAME",
-    callback=check_with(check_name, "task"),
-    help="Only jobs of this task.",
-)
-@page_options
+@listing_options
 @store_options
 def list_jobs(
     state: str | None,

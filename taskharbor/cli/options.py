@@ -14,6 +14,7 @@ import click
 
 from taskharbor import defaults
 from taskharbor.cli.output import JSON_ASKED
+from taskharbor.message import check_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -53,8 +54,20 @@ def store_options(command: Command) -> Command:
     return command
 
 
-def page_options(command: Command) -> Command:
-    """``--limit`` and ``--cursor``."""
+def listing_options(command: Command) -> Command:
+    """Which jobs, and which page of them: ``--queue``, ``--task``, ``--limit``, ``--cursor``."""
+    queue = click.option(
+        "--queue",
+        metavar="NAME",
+        callback=check_with(check_name, "queue"),
+        help="Only jobs of this queue.",
+    )
+    task = click.option(
+        "--task",
+        metavar="NAME",
+        callback=check_with(check_name, "task"),
+        help="Only jobs of this task.",
+    )
     limit = click.option(
         "--limit",
         type=click.IntRange(1, defaults.BATCH),
@@ -63,7 +76,7 @@ def page_options(command: Command) -> Command:
         help="Jobs on one page.",
     )
     cursor = click.option("--cursor", help="Where the last page said that it goes on.")
-    return limit(cursor(command))
+    return queue(task(limit(cursor(command))))
 
 
 # --- texts that become values; click names the flag in the error ---------------------------------
