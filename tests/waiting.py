@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, seconds: float = 10.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], *, seconds: float = 30.0, what: str = "") -> T:
     """Return the first truthy value of `condition`; raise `TimeoutError` naming `what` after
     `seconds`.
 

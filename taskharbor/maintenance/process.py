@@ -27,6 +27,7 @@ from taskharbor.worker.channel import Channel, Frame, await_start
 from taskharbor.worker.config import ExitCode, WorkerConfig
 from taskharbor.worker.lifeline import die_with_parent, name_process
 from taskharbor.worker.logs import configure_logging, get_logger
+from taskharbor.worker.signals import let_signals_in
 from taskharbor.worker.wake import Wake
 
 ALIVE_SECONDS = 2.0
@@ -150,6 +151,7 @@ def main(arguments: list[str]) -> ExitCode:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    let_signals_in()
     channel = Channel.from_fd(channel_fd)
     start = await_start(channel)
     if start is None:

@@ -42,6 +42,7 @@ from taskharbor.worker.leftovers import leftovers, open_sockets
 from taskharbor.worker.lifeline import die_with_parent, name_process
 from taskharbor.worker.logs import bind_role, configure_logging, get_logger
 from taskharbor.worker.messenger import Messenger
+from taskharbor.worker.signals import let_signals_in
 from taskharbor.worker.table import SharedTable
 from taskharbor.worker.wake import Wake
 
@@ -254,6 +255,7 @@ def main(arguments: list[str]) -> ExitCode:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, _nothing)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    let_signals_in()
     channel = Channel.from_fd(channel_fd)
     start = await_start(channel)
     if start is None:

@@ -54,8 +54,9 @@ class Nursery:
     def of(self, generation: Generation) -> int:
         return len(self._roster.of(generation))
 
-    def pids(self) -> list[int]:
-        return [child.pid for child in self._roster if child.pid is not None]
+    def pids(self) -> list[tuple[str, int]]:
+        """The children that are there, by name."""
+        return [(f"child {each.index}", each.pid) for each in self._roster if each.pid is not None]
 
     # --- birth -----------------------------------------------------------------------------
 

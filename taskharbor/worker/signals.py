@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
+
+_HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """A process started in here gets signals only when it calls ``let_signals_in``: before it has
+    its handlers, one that is sent to all processes of a worker would end it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_signals_in() -> None:
+    """The handlers are in place: what came meanwhile comes now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 class SignalInbox:

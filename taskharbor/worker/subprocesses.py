@@ -10,18 +10,20 @@ from typing import Any
 
 from taskharbor.worker.channel import channel_pair
 from taskharbor.worker.lifeline import describe_code
+from taskharbor.worker.signals import held_signals
 
 
 class Subprocess:
     """One running ``python -m module CHANNEL fd… PARENT``, with its end of the channel.
 
-    ``fds`` are inherited by the process under the same numbers. The first message is ``start``.
+    ``fds`` are inherited by the process under the same numbers. The first message is ``start``. The
+    module calls ``let_signals_in`` when it has its handlers.
     """
 
     def __init__(self, module: str, fds: Sequence[int], **start: Any) -> None:
         self.channel, theirs = channel_pair()
         inherited = (theirs.fileno(), *fds)
-        with theirs:
+        with theirs, held_signals():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, (*inherited, os.getpid()))],
                 pass_fds=inherited,

@@ -15,8 +15,6 @@ Everything under it dies with it; see ``lifeline``.
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import select
 import signal
 import time
@@ -35,6 +33,7 @@ from taskharbor.worker.nursery import Nursery
 from taskharbor.worker.reload import FileWatch
 from taskharbor.worker.signals import SignalInbox
 from taskharbor.worker.table import SharedTable
+from taskharbor.worker.tracebacks import Tracebacks
 from taskharbor.worker.wake import Wake
 
 QUIT_SECONDS = 1.0
@@ -73,6 +72,7 @@ class Supervisor:
         self._generations = Generations(config, self._table, self._wake, rng)
         self._nursery = Nursery(config, self._table, self._caretaker, rng)
         self._caretaker.losses = self._tell_app
+        self._tracebacks = Tracebacks()
         self._files: FileWatch | None = None
         self._stopping = False
         self._give_up_at: float | None = None
@@ -131,6 +131,7 @@ class Supervisor:
         if not self._stopping:
             due += [self._load_due(now), self._reload_due(now), self._fill(now)]
         due += [
+            self._tracebacks.tick(now),
             self._nursery.watch(now),
             self._nursery.enforce(now),
             self._generations.see_off(now),
@@ -158,7 +159,7 @@ class Supervisor:
                 _log.info("reloading: importing the app anew")
                 self._generations.load()
             case signal.SIGUSR1:
-                self._dump_tracebacks()
+                self._tracebacks.ask(self._others())
             case _:
                 pass  # SIGCHLD: the tick looks at who ended
 
@@ -292,13 +293,9 @@ class Supervisor:
         self._table.close()
         self._wake.close()
 
-    def _dump_tracebacks(self) -> None:
-        faulthandler.dump_traceback(all_threads=True)
-        others = [g.process.pid for g in self._generations]
+    def _others(self) -> list[tuple[str, int]]:
+        """All other processes of this worker, by name and pid."""
+        others = [("generation", generation.process.pid) for generation in self._generations]
         if self._caretaker.process is not None:
-            others.append(self._caretaker.process.pid)
-        for pid in [*others, *self._nursery.pids()]:
-            try:
-                os.kill(pid, signal.SIGUSR1)
-            except ProcessLookupError:
-                continue
+            others.append(("maintenance", self._caretaker.process.pid))
+        return [*others, *self._nursery.pids()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,14 +94,31 @@ def test_a_job_past_its_hard_limit_is_killed_charged_and_named(
     assert [attempt.reason for attempt in record.history] == ["timed_out", "timed_out"]
 
 
-def test_usr1_writes_the_tracebacks_of_all_processes(worker: StartWorker) -> None:
+def test_usr1_writes_the_tracebacks_of_all_processes_one_after_another(
+    worker: StartWorker, tmp_path: Path
+) -> None:
     running = worker()
-    shop.nap.delay(2.0)
+    shop.until.delay(str(tmp_path / "end"))
     running.wait_noted("started")
     running.send(signal.SIGUSR1)
-    everyone = ("in nap", "supervisor.py", "generation.py", "maintenance/process.py")
-    wait_until(
-        lambda: all(where in running.log() for where in everyone),
-        seconds=5,
-        what="the tracebacks of all processes",
-    )
+    others = ("generation", "maintenance", "child 0", "child 1")
+    lasts = {"supervisor": "in <module>", **dict.fromkeys(others, "in _run_module_as_main")}
+    parts: dict[str, str] = {}
+
+    def whole() -> bool:
+        parts.update(_tracebacks(running.log()))
+        return all(parts.get(name, "").rstrip().endswith(last) for name, last in lasts.items())
+
+    wait_until(whole, what="the tracebacks of all processes")
+    assert {part.count("Current thread") for part in parts.values()} == {1}
+    assert 'supervisor.py", line' in parts["supervisor"]
+    assert 'maintenance/process.py", line' in parts["maintenance"]
+    # Of the children one is in the task, below its own heading.
+    assert [" in until\n" in parts[name] for name in ("child 0", "child 1")].count(True) == 1
+
+
+def _tracebacks(log: str) -> dict[str, str]:
+    """What was written below each heading, without the log's own lines."""
+    lines = "".join(line for line in log.splitlines(keepends=True) if not line.startswith("{"))
+    pieces = re.split(r"^--- ([a-z0-9 ]+), process \d+ ---\n", lines, flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
