@@ -45,18 +45,13 @@ class Tracebacks:
         if self._writing is not None and not self._done(now):
             return now + LOOK_SECONDS
         self._writing = None
-        while self._waiting and self._writing is None:
-            self._ask_next(now)
-        return inf if self._writing is None else now + LOOK_SECONDS
-
-    def _ask_next(self, now: float) -> None:
-        name, pid = self._waiting.popleft()
-        _head(name, pid)
-        try:
-            os.kill(pid, signal.SIGUSR1)
-        except ProcessLookupError:
-            return
-        self._writing, self._since = pid, now
+        while self._waiting:
+            name, pid = self._waiting.popleft()
+            _head(name, pid)
+            if _signalled(pid):
+                self._writing, self._since = pid, now
+                return now + LOOK_SECONDS
+        return inf
 
     def _done(self, now: float) -> bool:
         assert self._writing is not None
@@ -71,6 +66,14 @@ class Tracebacks:
 def _head(name: str, pid: int) -> None:
     sys.stderr.write(f"--- {name}, process {pid} ---\n")
     sys.stderr.flush()
+
+
+def _signalled(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _handles(pid: int) -> bool:
