@@ -50,6 +50,17 @@ CREATE TABLE th.ready (
     PRIMARY KEY (queue, rank, seq)
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000);
 
+-- Where in ready to look. Jobs leave a line at its front, and until a vacuum their index entries stay
+-- there: a reserve that began at the front would step over every job taken since, and over all of them
+-- while somebody holds an old snapshot. So a line is cut into blocks of 4096 seqs, and each block with
+-- a job in it has a row here (or several: nobody waits for anybody to write it). See blocks_open.
+CREATE TABLE th.blocks (
+    queue text COLLATE "C" NOT NULL,
+    rank  smallint NOT NULL,
+    block bigint NOT NULL                      -- seq >> 12
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+CREATE INDEX blocks_in_order ON th.blocks (queue, rank, block);
+
 CREATE TABLE th.scheduled (
     seq     bigint PRIMARY KEY,
     wake_at double precision NOT NULL,         -- due or expired, whichever comes first

@@ -45,6 +45,60 @@ BEGIN
     END IF;
 END $$;
 
+-- The lock of a block of ready. 64 of them stand for all blocks, so that no transaction needs more.
+CREATE FUNCTION th.block_lock(p_block bigint) RETURNS bigint
+LANGUAGE sql AS $$
+    SELECT hashtextextended('th.blocks', p_block % 64)
+$$;
+
+-- Whoever puts jobs into ready calls this with their blocks, in the same transaction. Its share of the
+-- lock holds off blocks_close until the jobs can be seen. Rows are inserted without a unique index:
+-- a conflict would fail callers whose own transaction is REPEATABLE READ. The snapshot of such a one
+-- may be older than a row's removal, so what it sees does not count.
+CREATE FUNCTION th.blocks_open(p_queues text[], p_ranks smallint[], p_blocks bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(th.block_lock(block))
+    FROM (SELECT DISTINCT block % 64 AS block FROM unnest(p_blocks) AS block ORDER BY 1) AS locks;
+    INSERT INTO th.blocks (queue, rank, block)
+    SELECT DISTINCT u.queue, u.rank, u.block FROM unnest(p_queues, p_ranks, p_blocks)
+        AS u (queue, rank, block)
+    WHERE current_setting('transaction_isolation') <> 'read committed' OR NOT EXISTS (
+        SELECT FROM th.blocks b
+        WHERE b.queue = u.queue AND b.rank = u.rank AND b.block = u.block);
+END $$;
+
+-- Forget blocks that were found empty, unless somebody is putting jobs there. To be called last in a
+-- transaction: until it commits, who puts jobs there waits.
+CREATE FUNCTION th.blocks_close(p_queues text[], p_ranks smallint[], p_blocks bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR item IN 1 .. cardinality(p_blocks) LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(th.block_lock(p_blocks[item]));
+        DELETE FROM th.blocks
+        WHERE queue = p_queues[item] AND rank = p_ranks[item] AND block = p_blocks[item]
+        AND NOT EXISTS (SELECT FROM th.ready r
+            WHERE r.queue = p_queues[item] AND r.rank = p_ranks[item]
+            AND r.seq >= p_blocks[item] << 12 AND r.seq < (p_blocks[item] + 1) << 12);
+    END LOOP;
+END $$;
+
+-- When the first in line became ready; NULL when there is none.
+CREATE FUNCTION th.first_ready_at(p_queue text) RETURNS double precision
+LANGUAGE sql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET enable_sort = off SET jit = off
+AS $$
+    SELECT r.ready_at
+    FROM th.blocks b
+    CROSS JOIN LATERAL (
+        SELECT r.ready_at FROM th.ready r
+        WHERE r.queue = p_queue AND r.rank = b.rank
+        AND r.seq >= b.block << 12 AND r.seq < (b.block + 1) << 12
+        ORDER BY r.rank, r.seq LIMIT 1) r
+    WHERE b.queue = p_queue ORDER BY b.rank, b.block LIMIT 1
+$$;
+
 -- Put a job that stands nowhere in line; its new state.
 CREATE FUNCTION th.to_line(job th.jobs, p_now double precision, p_due double precision,
     p_reason text, p_expires double precision) RETURNS text
@@ -58,6 +112,7 @@ BEGIN
     END IF;
     INSERT INTO th.ready (queue, rank, seq, expires_at, ready_at, reason)
     VALUES (job.queue, -job.priority, job.seq, p_expires, p_now, p_reason);
+    PERFORM th.blocks_open(ARRAY[job.queue], ARRAY[-job.priority]::smallint[], ARRAY[job.seq >> 12]);
     PERFORM th.count(job.queue, 'ready', 1);
     PERFORM th.tell(ARRAY['w:' || job.queue]);
     RETURN 'ready';

@@ -11,25 +11,44 @@ SELECT j.id, j.queue, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0) 
     c.saved, l.cancel_reason IS NOT NULL AS cancel_requested, l.holder
 FROM th.leases l JOIN th.jobs j USING (seq) LEFT JOIN th.carried c USING (seq);
 
--- Take up to `p_limit` jobs from the front of a line, in their order. Those past their expiry are
--- cancelled instead; `looked` counts them as well.
+-- Take up to `p_limit` jobs from the front of a line, in their order, block by block. Those past
+-- their expiry are cancelled instead; `looked` counts them as well. Where nothing was is in `ranks`
+-- and `blocks`, for blocks_close.
 CREATE FUNCTION th.take(p_now double precision, p_queue text, p_limit integer, OUT looked integer,
-    OUT seqs bigint[])
+    OUT seqs bigint[], OUT ranks smallint[], OUT blocks bigint[])
 LANGUAGE plpgsql AS $$
 DECLARE
+    place record;
+    got record;
     expired bigint[];
 BEGIN
-    WITH line AS (
-        SELECT ctid FROM th.ready WHERE queue = p_queue ORDER BY rank, seq
-        LIMIT p_limit FOR UPDATE SKIP LOCKED
-    ), taken AS (
-        DELETE FROM th.ready WHERE ctid = ANY (ARRAY(SELECT ctid FROM line))
-        RETURNING rank, seq, expires_at
-    )
-    SELECT count(*), array_agg(seq ORDER BY rank, seq)
-            FILTER (WHERE expires_at IS NULL OR expires_at > p_now),
-        array_agg(seq) FILTER (WHERE expires_at <= p_now)
-    INTO looked, seqs, expired FROM taken;
+    looked := 0;
+    FOR place IN
+        SELECT b.rank, b.block FROM th.blocks b WHERE b.queue = p_queue ORDER BY b.rank, b.block
+    LOOP
+        WITH line AS (
+            SELECT ctid FROM th.ready
+            WHERE queue = p_queue AND rank = place.rank
+            AND seq >= place.block << 12 AND seq < (place.block + 1) << 12
+            ORDER BY rank, seq LIMIT p_limit - looked FOR UPDATE SKIP LOCKED
+        ), taken AS (
+            DELETE FROM th.ready WHERE ctid = ANY (ARRAY(SELECT ctid FROM line))
+            RETURNING seq, expires_at
+        )
+        SELECT count(*)::integer AS looked,
+            array_agg(seq ORDER BY seq) FILTER (WHERE expires_at IS NULL OR expires_at > p_now)
+                AS seqs,
+            array_agg(seq) FILTER (WHERE expires_at <= p_now) AS expired
+        INTO got FROM taken;
+        looked := looked + got.looked;
+        seqs := seqs || got.seqs;
+        expired := expired || got.expired;
+        IF got.looked = 0 THEN
+            ranks := ranks || place.rank;
+            blocks := blocks || place.block;
+        END IF;
+        EXIT WHEN looked >= p_limit;
+    END LOOP;
     IF looked > 0 THEN
         PERFORM th.count(p_queue, 'ready', -looked);
     END IF;
@@ -63,6 +82,9 @@ DECLARE
     name text;
     got record;
     total integer := 0;
+    empty_queues text[];
+    empty_ranks smallint[];
+    empty_blocks bigint[];
     gone boolean := false;
     said text[];
     stand text[];
@@ -96,6 +118,11 @@ BEGIN
             CONTINUE WHEN EXISTS (SELECT FROM th.paused p WHERE p.queue = name);
             SELECT * INTO got FROM th.take(at, name, p_limit - total);
             total := total + got.looked;
+            IF got.blocks IS NOT NULL THEN
+                empty_queues := empty_queues || array_fill(name, ARRAY[cardinality(got.blocks)]);
+                empty_ranks := empty_ranks || got.ranks;
+                empty_blocks := empty_blocks || got.blocks;
+            END IF;
             CONTINUE WHEN got.seqs IS NULL;
             PERFORM th.count(name, 'running', cardinality(got.seqs));
             RETURN QUERY
@@ -115,6 +142,9 @@ BEGIN
             CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = t.seq LIMIT 1) j;
             EXIT WHEN total >= p_limit;
         END LOOP;
+    END IF;
+    IF empty_blocks IS NOT NULL THEN
+        PERFORM th.blocks_close(empty_queues, empty_ranks, empty_blocks);
     END IF;
     now := at;
     more := total >= p_limit AND p_limit > 0;

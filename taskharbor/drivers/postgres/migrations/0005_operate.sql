@@ -22,6 +22,9 @@ DECLARE
     at double precision := th.clock(p_now);
     seqs bigint[] := ARRAY(SELECT nextval('th.seqs') FROM generate_subscripts(p_ids, 1));
     made bigint[];
+    queues text[];
+    ranks smallint[];
+    blocks bigint[];
     topics text[];
 BEGIN
     IF cardinality(p_keys) > 0 THEN
@@ -52,17 +55,24 @@ BEGIN
     ), into_scheduled AS (
         INSERT INTO th.scheduled (seq, wake_at, reason)
         SELECT seq, least(due_at, expires_at), 'enqueued' FROM stored WHERE due_at > at
+    ), lines AS (
+        SELECT queue, -priority AS rank, seq >> 12 AS block, due_at <= at AS due, count(*) AS jobs
+        FROM stored GROUP BY 1, 2, 3, 4
     ), counted AS (
         INSERT INTO th.counts (queue, state, jobs)
-        SELECT queue, CASE WHEN due_at > at THEN 'scheduled' ELSE 'ready' END, count(*)
-        FROM stored GROUP BY 1, 2
+        SELECT queue, CASE WHEN due THEN 'ready' ELSE 'scheduled' END, sum(jobs)
+        FROM lines GROUP BY queue, due
     )
-    SELECT array_agg(seq), array_agg(DISTINCT 'w:' || queue) FILTER (WHERE due_at <= at)
-    FROM stored INTO made, topics;
-    IF p_always THEN
-        PERFORM th.notify(topics);
-    ELSIF topics IS NOT NULL THEN
-        PERFORM th.tell(topics);
+    SELECT (SELECT array_agg(seq) FROM stored), array_agg(queue), array_agg(rank), array_agg(block)
+    INTO made, queues, ranks, blocks FROM lines WHERE due;
+    IF queues IS NOT NULL THEN
+        PERFORM th.blocks_open(queues, ranks, blocks);
+        topics := ARRAY(SELECT DISTINCT 'w:' || queue FROM unnest(queues) AS queue);
+        IF p_always THEN
+            PERFORM th.notify(topics);
+        ELSE
+            PERFORM th.tell(topics);
+        END IF;
     END IF;
     IF cardinality(made) = cardinality(p_ids) THEN
         RETURN;
@@ -142,7 +152,9 @@ AS $$
 DECLARE
     at double precision := th.clock(p_now);
     expired bigint[];
-    topics text[];
+    queues text[];
+    ranks smallint[];
+    blocks bigint[];
 BEGIN
     WITH due AS MATERIALIZED (
         SELECT s.seq, s.ctid FROM th.scheduled s WHERE s.wake_at <= at
@@ -166,10 +178,12 @@ BEGIN
         SELECT queue, 'ready', count(*) FROM jobs
         WHERE expires_at IS NULL OR expires_at > at GROUP BY queue
     )
-    SELECT count(*), array_agg(seq) FILTER (WHERE expires_at <= at), array_agg(DISTINCT 'w:' || queue)
-    FROM jobs INTO moved, expired, topics;
+    SELECT count(*), array_agg(seq) FILTER (WHERE expires_at <= at), array_agg(queue),
+        array_agg(-priority), array_agg(seq >> 12)
+    INTO moved, expired, queues, ranks, blocks FROM jobs;
     IF moved > 0 THEN
-        PERFORM th.tell(topics);
+        PERFORM th.blocks_open(queues, ranks, blocks);
+        PERFORM th.tell(ARRAY(SELECT DISTINCT 'w:' || queue FROM unnest(queues) AS queue));
     END IF;
     IF expired IS NOT NULL THEN
         PERFORM th.to_cancelled(expired, at, 'expired');

@@ -26,7 +26,7 @@ ORDER BY seq DESC;
 
 -- queues: -> name, paused, when the first in line became ready, counts by state
 SELECT q.queue, EXISTS (SELECT FROM th.paused p WHERE p.queue = q.queue),
-    (SELECT ready_at FROM th.ready r WHERE r.queue = q.queue ORDER BY rank, seq LIMIT 1), q.counts
+    th.first_ready_at(q.queue), q.counts
 FROM (
     SELECT queue, jsonb_object_agg(state, jobs) FILTER (WHERE state IS NOT NULL) AS counts
     FROM (

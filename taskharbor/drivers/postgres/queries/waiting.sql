@@ -1,6 +1,6 @@
 -- any_ready: queues -> whether a job is ready in one of them
 SELECT EXISTS (SELECT FROM unnest(%(queues)s::text[]) q
-    WHERE EXISTS (SELECT FROM th.ready r WHERE r.queue = q)
+    WHERE th.first_ready_at(q) IS NOT NULL
     AND NOT EXISTS (SELECT FROM th.paused p WHERE p.queue = q));
 
 -- register: now, topics -> those that were not registered yet
