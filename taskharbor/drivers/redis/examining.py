@@ -19,7 +19,7 @@ def examine(store: Store) -> list[Remark]:
     """One remark for each thing that is not as it should be, on each server. Raises StoreErrors."""
     store.check_process()
     try:
-        infos = [client.info() for client in store.link.clients()]
+        infos = [server.client.info() for server in store.link.servers()]
     except redis.RedisError as error:
         store.link.look_again(error)
         raise translate(error, store.address.url) from error

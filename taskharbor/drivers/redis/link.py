@@ -16,13 +16,14 @@ from redis.crc import key_slot
 from redis.sentinel import Sentinel
 
 from taskharbor.drivers.redis.address import Address, Node
+from taskharbor.drivers.redis.server import Server
 
 
 class Link(Protocol):
     """Safe to share between threads."""
 
-    def client(self, key: str) -> redis.Redis:
-        """The client of the server that has ``key``. Raises redis' errors."""
+    def server(self, key: str) -> Server:
+        """The server that has ``key``. Raises redis' errors."""
         ...
 
     def look_again(self, error: redis.RedisError) -> bool:
@@ -30,8 +31,8 @@ class Link(Protocol):
         because the request was certainly not run."""
         ...
 
-    def clients(self) -> list[redis.Redis]:
-        """Of every server that holds a part of the data, as far as it is known."""
+    def servers(self) -> list[Server]:
+        """All that hold a part of the data, as far as it is known."""
         ...
 
     def close(self) -> None: ...
@@ -59,23 +60,22 @@ def _behind_sentinels(address: Address) -> redis.Redis:
 
 class SingleLink:
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+        self._server = Server(client)
 
-    def client(self, key: str) -> redis.Redis:
-        return self._client
+    def server(self, key: str) -> Server:
+        return self._server
 
     def look_again(self, error: redis.RedisError) -> bool:
         # Behind a name or a virtual address the master may be elsewhere by now.
         if isinstance(error, redis.ReadOnlyError) or "READONLY" in str(error):
-            self._client.connection_pool.disconnect()
+            self._server.forget()
         return False
 
-    def clients(self) -> list[redis.Redis]:
-        return [self._client]
+    def servers(self) -> list[Server]:
+        return [self._server]
 
     def close(self) -> None:
-        self._client.close()
-        self._client.connection_pool.disconnect()
+        self._server.close()
 
 
 class ClusterLink:
@@ -85,17 +85,17 @@ class ClusterLink:
         self._settings = address.settings
         self._seeds = address.nodes
         self._lock = threading.Lock()
-        self._clients: dict[Node, redis.Redis] = {}
+        self._servers: dict[Node, Server] = {}
         self._owners: list[tuple[int, int, Node]] = []
 
-    def client(self, key: str) -> redis.Redis:
+    def server(self, key: str) -> Server:
         with self._lock:
             if not self._owners:
                 self._owners = self._ask_around()
             slot = key_slot(key.encode())
             for first, last, node in self._owners:
                 if first <= slot <= last:
-                    return self._client_of(node)
+                    return self._server_of(node)
         self.look_again(redis.exceptions.ClusterDownError("slot without a node"))
         raise redis.exceptions.ClusterDownError(f"CLUSTERDOWN no node has the slot {slot}")
 
@@ -104,34 +104,33 @@ class ClusterLink:
             self._owners = []
         return isinstance(error, redis.exceptions.MovedError)
 
-    def clients(self) -> list[redis.Redis]:
+    def servers(self) -> list[Server]:
         with self._lock:
             if not self._owners:
                 self._owners = self._ask_around()
-            return [self._client_of(node) for node in sorted({node for *_, node in self._owners})]
+            return [self._server_of(node) for node in sorted({node for *_, node in self._owners})]
 
     def close(self) -> None:
         with self._lock:
-            clients = list(self._clients.values())
-            self._clients.clear()
-        for client in clients:
-            client.close()
-            client.connection_pool.disconnect()
+            servers = list(self._servers.values())
+            self._servers.clear()
+        for server in servers:
+            server.close()
 
-    def _client_of(self, node: Node) -> redis.Redis:
-        client = self._clients.get(node)
-        if client is None:
-            client = redis.Redis(host=node[0], port=node[1], **self._settings)
-            self._clients[node] = client
-        return client
+    def _server_of(self, node: Node) -> Server:
+        server = self._servers.get(node)
+        if server is None:
+            server = Server(redis.Redis(host=node[0], port=node[1], **self._settings))
+            self._servers[node] = server
+        return server
 
     def _ask_around(self) -> list[tuple[int, int, Node]]:
         """What the first node that answers says. One that sees no working cluster is not asked
         again before the others."""
         failure: redis.RedisError = redis.ConnectionError("no node of the cluster is known")
-        for node in dict.fromkeys((*self._clients, *self._seeds)):
+        for node in dict.fromkeys((*self._servers, *self._seeds)):
             try:
-                rows = self._client_of(node).execute_command("CLUSTER", "SLOTS")
+                rows = self._server_of(node).client.execute_command("CLUSTER", "SLOTS")
             except redis.RedisError as error:
                 failure = error
                 continue

@@ -43,10 +43,8 @@ class Listener:
         self.looked_at = 0.0
         self._pinged_at = 0.0
         self._patience = store.address.timeout_seconds
-        # Of the pool's kind, but not the pool's: it is in another mode.
-        self._connection: Any = store.client(0).connection_pool.make_connection()
+        self._connection: Any = store.server(0).connect()
         try:
-            self._connection.connect()
             self._connection.send_command("SUBSCRIBE", self.channel)
             self._connection.read_response()
         except BaseException:

@@ -1,22 +1,36 @@
-"""The Lua scripts: each file of ``scripts/`` behind ``common.lua``, called by its hash."""
+"""The Lua scripts: each file of ``scripts/`` behind ``head.lua``, called by its hash."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from taskharbor.drivers.redis.server import packed
+
+WORDS = 7
+"""Of the command that calls a script: also their number, one key and three arguments."""
+_INCLUDE = re.compile(rb"^-- include (\w+)\.lua$", re.MULTILINE)
+
 
 class Script(NamedTuple):
-    name: str
+    """``by_hash`` and ``by_text`` are the beginnings of commands; the arguments come next."""
+
     text: bytes
-    sha: str
+    by_hash: bytes
+    by_text: bytes
 
 
 @cache
 def load(name: str) -> Script:
-    """The script in ``scripts/<name>.lua``, with what all scripts begin with."""
-    folder = files(__package__) / "scripts"
-    text = (folder / "common.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
-    return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+    """The script in ``scripts/<name>.lua``, with what it includes."""
+    text = _read("head") + _INCLUDE.sub(lambda match: _read(match[1].decode()), _read(name))
+    digest = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+    head = b"*%d\r\n" % WORDS
+    return Script(text, head + packed(b"EVALSHA", digest), head + packed(b"EVAL", text))
+
+
+def _read(name: str) -> bytes:
+    return (files(__package__) / "scripts" / f"{name}.lua").read_bytes()

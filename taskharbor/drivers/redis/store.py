@@ -14,6 +14,7 @@ from taskharbor.drivers.redis import scripts, shards, wire
 from taskharbor.drivers.redis.address import Address
 from taskharbor.drivers.redis.faults import translate
 from taskharbor.drivers.redis.link import link
+from taskharbor.drivers.redis.server import Server, packed
 from taskharbor.errors import ConfigurationError, StoreUnavailable
 
 MOVES = 3
@@ -36,6 +37,10 @@ class Store:
         # Declared to the server and never written: while the slot moves it is not there, so the
         # script is refused before it begins.
         self._route_keys = [prefix + "-" for prefix in self._prefixes]
+        self._places = [
+            packed(b"1", key.encode(), prefix.encode())
+            for key, prefix in zip(self._route_keys, self._prefixes, strict=True)
+        ]
         self._wait_ms = round(address.timeout_seconds * 500)
 
     def prefix(self, shard: int) -> str:
@@ -44,10 +49,10 @@ class Store:
     def shard_of(self, job_id: str) -> int:
         return shards.shard_of(job_id, self.address.shards)
 
-    def client(self, shard: int) -> redis.Redis:
-        """Of the server that has ``shard``. Raises redis' errors."""
+    def server(self, shard: int) -> Server:
+        """The one that has ``shard``. Raises redis' errors."""
         self.check_process()
-        return self.link.client(self._route_keys[shard])
+        return self.link.server(self._route_keys[shard])
 
     def is_up(self, shard: int) -> bool:
         """Whether there is a connection to the shard's server, or one can be made.
@@ -56,12 +61,12 @@ class Store:
         asked may be passed over: a reservation whose reply is lost has to be heard of.
         """
         try:
-            pool = self.client(shard).connection_pool
-            pool.release(pool.get_connection())
+            if self.server(shard).is_up():
+                return True
+            raise redis.ConnectionError("it can't be reached")
         except redis.RedisError as error:
             self.link.look_again(error)
             return False
-        return True
 
     def run(self, shard: int, name: str, request: Any) -> Any:
         """The unpacked reply of a script. Raises StoreErrors and ConfigurationError."""
@@ -69,30 +74,32 @@ class Store:
 
     def run_packed(self, shard: int, name: str, request: bytes) -> bytes:
         script = scripts.load(name)
-        now = "" if self._clock is None else str(wire.micros(self._clock.now()))
-        keys = (1, self._route_keys[shard], self._prefixes[shard], now, request)
+        arguments = self._arguments(shard, request)
         replicas = self.address.wait_replicas if name in _REPLICATED else 0
         for attempt in range(1, MOVES + 1):
             try:
-                client = self.client(shard)
+                server = self.server(shard)
                 try:
-                    return self._send(client, ("EVALSHA", script.sha, *keys), replicas)
+                    return self._send(server, script.by_hash + arguments, replicas)
                 except NoScriptError:
-                    return self._send(client, ("EVAL", script.text, *keys), replicas)
+                    return self._send(server, script.by_text + arguments, replicas)
             except redis.RedisError as error:
                 if not self.link.look_again(error) or attempt == MOVES:
                     raise translate(error, self.address.url) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _send(self, client: redis.Redis, command: tuple[Any, ...], replicas: int) -> bytes:
+    def _arguments(self, shard: int, request: bytes) -> bytes:
+        """KEYS and ARGV of every script, see ``head.lua``."""
+        now = b"" if self._clock is None else b"%d" % wire.micros(self._clock.now())
+        return self._places[shard] + packed(now, request)
+
+    def _send(self, server: Server, command: bytes, replicas: int) -> bytes:
         if not replicas:
-            reply: bytes = client.execute_command(*command)
+            reply: bytes = server.call(command)
             return reply
         # WAIT counts what its own connection has written.
-        with client.pipeline(transaction=False) as pipeline:
-            pipeline.execute_command(*command)
-            pipeline.execute_command("WAIT", replicas, self._wait_ms)
-            reply, confirmed = pipeline.execute()
+        waits = b"*3\r\n" + packed(b"WAIT", b"%d" % replicas, b"%d" % self._wait_ms)
+        reply, confirmed = server.finish(server.begin(command + waits), replies=2)
         if confirmed < replicas:
             raise StoreUnavailable(
                 f"Redis at {self.address.url} has stored it, but only {confirmed} of {replicas} "

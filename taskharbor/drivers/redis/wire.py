@@ -30,7 +30,7 @@ _packb = msgpack.packb
 _unpackb = msgpack.unpackb
 _new_tuple = tuple.__new__
 
-# The letters and numbers of exchange.lua and common.lua.
+# The letters and numbers of exchange.lua and jobs.lua.
 _VERDICT_LETTERS = {
     Verdict.APPLIED: "a",
     Verdict.ALREADY: "l",
@@ -118,12 +118,14 @@ def pack_messages(batch: Sequence[Message]) -> bytes:
         start = _BIN[size] if size < 256 else _BIN_LONG.pack(0xC6, size)
         fragments.append(b"".join((_STR[len(name)], name, middle, start, body)))
     digests = [message.digest for message in batch]
+    ids = [message.id for message in batch]
     request = (
         [_head(batch[which.index(number)]) for number in heads.values()],
         which if len(heads) > 1 else False,
-        [message.id for message in batch],
+        ids,
         digests if any(digests) else False,
         fragments,
+        len(set(ids)) == len(ids),
     )
     return pack(request)
 

@@ -143,6 +143,22 @@ def test_idle_connections_that_the_server_closed_are_replaced_unnoticed(
     assert take_one(driver).id == "a"
 
 
+def test_a_long_outage_uses_nothing_up(connected: Connect) -> None:
+    """redis-py's pool counts every connection that it ever made, up to a hundred."""
+    with RedisServer() as server:
+        driver = connected(server.url)
+        put(driver, "a")
+        server.kill()
+        for _ in range(120):
+            with pytest.raises(StoreUnavailable):
+                put(driver, "b")
+            with pytest.raises(StoreUnavailable):
+                driver.wait(["default"], 1)
+        server.start()
+        put(driver, "b")
+        driver.wait(["default"], 1)
+
+
 def test_scripts_that_the_server_forgot_are_sent_again(
     connected: Connect, redis_server: RedisServer
 ) -> None:

@@ -3,6 +3,9 @@
 -- request  [[id...], reason]
 -- returns  [verdict...]
 -- O(ids * log(jobs))
+
+-- include jobs.lua
+
 local ids, reason = request[1], request[2]
 load_jobs(ids)
 local verdicts = {}

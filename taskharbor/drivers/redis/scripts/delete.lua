@@ -3,6 +3,9 @@
 -- request  [[id...]]
 -- returns  [verdict...]
 -- O(ids * log(jobs))
+
+-- include jobs.lua
+
 local ids = request[1]
 load_jobs(ids)
 local verdicts = {}

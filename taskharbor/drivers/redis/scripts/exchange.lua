@@ -10,24 +10,212 @@
 -- O((settlements + limit) * log(jobs))
 --
 -- The common case has its own way: a job that was never tried, reserved by `begin` and succeeding
--- in `succeed`. These know the layout by heart and make no tables; the rest goes through
--- `read_job` and `save` at several times their cost.
+-- in `succeed`. These know the layout by heart and make no tables; the rest goes through jobs.lua at
+-- twice their cost.
 local holder, settlements, want, shard, shards = unpack(request)
+local codes = {}
+
+-- include rows.lua
+
+-- Clean successes -----------------------------------------------------------------------------
+
+local slow = {} -- places of the settlements that need more
+
+local function settle_clean(distinct, ids, fences, results, others)
+  local success = string.char(SUCCEEDED, SUCCEEDED_REASON, PLAIN + CLEAN)
+  local time_now = struct.pack('>d', now)
+  local moves, _, _, errors, losses, _, guards = unpack(others or {})
+  local stored = distinct and many('m', ids) or {}
+  local awaited = redis.call('EXISTS', prefix .. 'W') == 1 and many('W', ids) or {}
+  local mutables, unleased, kept = later('HSET', 'm'), later('ZREM', 'l'), later('ZADD', 'z')
+  local results_put, no_longer_awaited = later('HSET', 'R'), later('HDEL', 'W')
+  local let_go, ended = {}, {} -- holder -> ids; queue -> how many succeeded
+
+  -- Whether a plain running job is `fence`'s to end; then it has succeeded.
+  local function succeed(id, fence, record, result)
+    local state, _, flags, _, _, current, _, _, expiry, keep, queue, owner =
+      struct.unpack(MUTABLE, record)
+    if state ~= RUNNING or flags ~= PLAIN or current ~= fence or now >= expiry then return false end
+    local n = #mutables
+    mutables[n + 1] = id
+    mutables[n + 2] = success .. string.sub(record, AT_ATTEMPTS, AT_MOMENT - 1) .. time_now
+      .. string.sub(record, AT_KEEP)
+    kept[n + 1] = now + keep
+    kept[n + 2] = id
+    unleased[#unleased + 1] = id
+    local held = let_go[owner]
+    if not held then
+      held = later('SREM', 'H:' .. owner)
+      let_go[owner] = held
+    end
+    held[#held + 1] = id
+    if result then
+      n = #results_put
+      results_put[n + 1] = id
+      results_put[n + 2] = result
+    end
+    ended[queue] = (ended[queue] or 0) + 1
+    return true
+  end
+
+  for i = 1, #ids do
+    local clean = not others
+      or moves[i] == 'succeed' and guards[i] == 'valid' and not losses[i] and not errors[i]
+    local record = clean and stored[i]
+    if record and succeed(ids[i], fences[i], record, results and results[i]) then
+      codes[i] = 'a4'
+      if awaited[i] then
+        announce(awaited[i])
+        no_longer_awaited[#no_longer_awaited + 1] = ids[i]
+      end
+    else
+      slow[#slow + 1] = i
+    end
+  end
+  for queue, number in pairs(ended) do
+    count(queue, 'running', -number)
+    count(queue, 'succeeded', number)
+  end
+end
+
+-- Jobs that were never tried ------------------------------------------------------------------
+
+-- What stands first in the queues: [{queue, ids, raws, records, first: they are simply the first
+-- that are stored}...]
+local function look(first_ready)
+  local queues, limit = want[1], want[2]
+  local lines, left = {}, limit
+  local paused = redis.call('SMISMEMBER', prefix .. 'P', unpack(queues))
+  for q, queue in ipairs(queues) do
+    if left > 0 and paused[q] == 0 then
+      local ids, stored_first = first_ready(queue, left)
+      left = left - #ids
+      if #ids > 0 then
+        lines[#lines + 1] = {
+          queue = queue, ids = ids, raws = many('j', ids), records = many('m', ids),
+          first = stored_first,
+        }
+      end
+    end
+  end
+  return lines, left <= 0 and limit > 0
+end
+
+local function is_fresh(lines)
+  for _, line in ipairs(lines) do
+    for i = 1, #line.ids do
+      if line.records[i] or string.byte(line.raws[i], FLAGS_AT) ~= PLAIN then return false end
+    end
+  end
+  return true
+end
+
+-- Reserve what stands in `lines`; `retry(id, queue, fence)` does it for a job that needs more, and
+-- returns its row, or nil when it was not to be run.
+local function take(lines, retry)
+  local fence = tonumber(redis.call('HGET', prefix .. 'c', 'f') or '0')
+  fence = math.max(fence + 1, now)
+  -- Shards take turns, so that no two of them give the same.
+  fence = fence + (shard - fence) % shards - shards
+  local lease_end = now + micros(want[3])
+  local mutables, leases, held = later('HSET', 'm'), later('ZADD', 'l'), later('SADD', 'H:' .. holder)
+  local rows, parts = 0, {}
+  local row_end = seconds(now) .. seconds(lease_end) .. '\192\192\194' .. str(holder)
+  local begun = struct.pack('>BBBI4I4', RUNNING, RESERVED_REASON, PLAIN, 1, 0)
+  local endings -- keep -> how a record ends; those of one queue share it
+
+  local function ending(queue, extra)
+    local keep = DEFAULT_RETENTION[1]
+    if extra ~= '' then
+      local retention = cmsgpack.unpack(extra)[1]
+      if retention then keep = retention[1] end
+    end
+    if not endings[keep] then
+      endings[keep] = struct.pack(
+        '>dddBc0Hc0', now, lease_end, keep, #queue, queue, #holder, holder)
+    end
+    return endings[keep]
+  end
+
+  local function begin(id, raw)
+    local _, enqueued, priority, _, queue, extra, at = struct.unpack(RAW, raw)
+    local n = #mutables
+    mutables[n + 1] = id
+    mutables[n + 2] = begun .. struct.pack('>dd', fence, enqueued) .. ending(queue, extra)
+    leases[n + 1] = lease_end
+    leases[n + 2] = id
+    held[#held + 1] = id
+    n = #parts
+    parts[n + 1] = ROW
+    parts[n + 2] = string.sub(raw, at)
+    parts[n + 3] = struct.pack(
+      '>BI8BBBbBd', 207, fence, 1, 0, 208, priority, 203, enqueued / 1000000)
+    parts[n + 4] = row_end
+  end
+
+  for _, line in ipairs(lines) do
+    local ids, raws, records, queue = line.ids, line.raws, line.records, line.queue
+    if line.first then
+      local range = later('ZREMRANGEBYRANK', 'r:' .. queue)
+      range[1], range[2] = 0, #ids - 1
+    end
+    endings = {}
+    local begun_here = 0
+    for i = 1, #ids do
+      if line.first and not records[i] and string.byte(raws[i], FLAGS_AT) == PLAIN then
+        fence = fence + shards
+        begin(ids[i], raws[i])
+        begun_here = begun_here + 1
+      else
+        local row = retry(ids[i], queue, fence + shards, lease_end)
+        if row then
+          fence = fence + shards
+          rows = rows + 1
+          parts[#parts + 1] = row
+        end
+      end
+    end
+    rows = rows + begun_here
+    count(queue, 'ready', -begun_here)
+    count(queue, 'running', begun_here)
+  end
+  if rows > 0 then
+    local counter = later('HSET', 'c')
+    counter[1], counter[2] = 'f', fence
+  end
+  return array(rows) .. table.concat(parts)
+end
+
+local function answer(reserved, more, retired)
+  return '\149' .. bin(table.concat(codes)) .. reserved .. seconds(now) .. bool(more)
+    .. bool(retired)
+end
+
+local function first_stored(queue, need)
+  return redis.call('ZRANGE', prefix .. 'r:' .. queue, 0, need - 1), true
+end
+
+if settlements then settle_clean(unpack(settlements)) end
+local retired = want and redis.call('ZSCORE', prefix .. 'X', holder) and true or false
+if retired or want and #want[1] == 0 then want = false end
+local lines, more = {}, false
+if want and #slow == 0 then lines, more = look(first_stored) end
+if #slow == 0 and is_fresh(lines) then
+  local reserved = #lines > 0 and take(lines) or array(0)
+  flush_batch()
+  return answer(reserved, more, retired)
+end
+
+-- include jobs.lua
+-- include reservations.lua
+
+-- Everything else -----------------------------------------------------------------------------
+
 local SETTLED = {succeed = 'succeeded', die = 'dead', cancel = 'cancelled'}
 local VERDICTS = {
   applied = 'a', already = 'l', mismatch = 'm', expired = 'e', not_running = 'r', not_found = 'f',
   still_valid = 's',
 }
-
-local mutables = later('HSET', 'm')
-local unleased = later('ZREM', 'l')
-local kept = later('ZADD', 'z')
-local results_put = later('HSET', 'R')
-local time_now = struct.pack('>d', now)
-local awaited = redis.call('EXISTS', prefix .. 'W') == 1
-local let_go = {} -- holder -> ids
-
--- Settling ------------------------------------------------------------------------------------
 
 -- lease.judge
 local function judge(id, fence, guard, terminal)
@@ -106,53 +294,8 @@ local function settle(id, fence, move, reason, delay, result, error, loss, unkno
   return code(verdict, state)
 end
 
-local SUCCESS = string.char(SUCCEEDED, REASON.succeeded, PLAIN + CLEAN)
-local ended = {} -- queue -> how many succeeded
-
--- Whether a plain running job is `fence`'s to end; then it has succeeded.
-local function succeed(id, fence, stored, result)
-  local state, _, flags, _, _, current, _, _, expiry, keep, queue, owner =
-    struct.unpack(MUTABLE, stored)
-  if state ~= RUNNING or flags ~= PLAIN or current ~= fence or now >= expiry then return false end
-  local n = #mutables
-  mutables[n + 1] = id
-  mutables[n + 2] = SUCCESS .. string.sub(stored, AT_ATTEMPTS, AT_MOMENT - 1) .. time_now
-    .. string.sub(stored, AT_KEEP)
-  n = #kept
-  kept[n + 1] = now + keep
-  kept[n + 2] = id
-  unleased[#unleased + 1] = id
-  local ids = let_go[owner]
-  if not ids then
-    ids = later('SREM', 'H:' .. owner)
-    let_go[owner] = ids
-  end
-  ids[#ids + 1] = id
-  if result then
-    n = #results_put
-    results_put[n + 1] = id
-    results_put[n + 2] = result
-  end
-  ended[queue] = (ended[queue] or 0) + 1
-  if awaited then tell(id) end
-  return true
-end
-
-local function settle_all()
-  local distinct, ids, fences, results, others = unpack(settlements)
+local function settle_slow(ids, fences, results, others)
   local moves, reasons, delays, errors, losses, unknowns, guards = unpack(others or {})
-  local stored, slow, codes = many('m', ids), {}, {}
-  if awaited then preload('W', ids) end
-  for i, id in ipairs(ids) do
-    local clean = not others
-      or moves[i] == 'succeed' and guards[i] == 'valid' and not losses[i] and not errors[i]
-    local quick = distinct and clean and stored[i]
-    if quick and succeed(id, fences[i], stored[i], results and results[i]) then
-      codes[i] = 'a4'
-    else
-      slow[#slow + 1] = i
-    end
-  end
   local slow_ids = {}
   for n, i in ipairs(slow) do slow_ids[n] = ids[i] end
   load_jobs(slow_ids)
@@ -167,21 +310,14 @@ local function settle_all()
         ids[i], fences[i], 'succeed', 'succeeded', 0, result, false, false, false, 'valid')
     end
   end
-  for queue, number in pairs(ended) do
-    count(queue, 'running', -number)
-    count(queue, 'succeeded', number)
-  end
-  return table.concat(codes)
 end
-
--- Reserving -----------------------------------------------------------------------------------
 
 -- The first `need` ready ids of a queue, as they will be after what was settled above, and
 -- whether they are simply the first that are stored.
 local function first_ready(queue, need)
   local key = prefix .. 'r:' .. queue
   local released = zsets[key]
-  if not released then return redis.call('ZRANGE', key, 0, need - 1), true end
+  if not released then return first_stored(queue, need) end
   local stored = redis.call('ZRANGE', key, 0, need - 1, 'WITHSCORES')
   local line = {}
   for i = 1, #stored, 2 do line[#line + 1] = {stored[i], tonumber(stored[i + 1])} end
@@ -194,119 +330,36 @@ local function first_ready(queue, need)
   return ids, false
 end
 
-local function last_fence()
-  local last = tonumber(redis.call('HGET', prefix .. 'c', 'f') or '0')
-  local fence = math.max(last + 1, now)
-  -- Shards take turns, so that no two of them give the same.
-  return fence + (shard - fence) % shards - shards
+local function retry(id, queue, fence, lease_end)
+  local job = read_job(id)
+  if is_expired(job) then
+    cancel_now(job, 'expired')
+    return nil
+  end
+  local m = job.m
+  leave(job)
+  m.s, m.r, m.a, m.f, m.h, m.t, m.x = 'running', 'reserved', m.a + 1, fence, holder, now, lease_end
+  -- Not with the others: a job that was settled above has a removal to be undone.
+  zput('l', id, lease_end)
+  sput('H:' .. holder, id, true)
+  count(queue, 'running', 1)
+  save(job)
+  return reservation(job, hget('v', id))
 end
 
-local function reserve()
-  local queues, limit, lease_seconds = want[1], want[2], want[3]
-  local fence = last_fence()
-  local lease_end = now + micros(lease_seconds)
-  local leases, held = later('ZADD', 'l'), later('SADD', 'H:' .. holder)
-  local rows, parts, looked = 0, {}, 0
-  local row_end = seconds(now) .. seconds(lease_end) .. '\192\192\194' .. str(holder)
-  local begun = struct.pack('>BBBI4I4', RUNNING, REASON.reserved, PLAIN, 1, 0)
-
-  local function retry(id, queue)
-    local job = read_job(id)
-    if is_expired(job) then return cancel_now(job, 'expired') end
-    local m = job.m
-    leave(job)
-    fence = fence + shards
-    m.s, m.r, m.a, m.f, m.h, m.t, m.x = 'running', 'reserved', m.a + 1, fence, holder, now, lease_end
-    -- Not with the others: a job that was settled above has a removal to be undone.
-    zput('l', id, lease_end)
-    sput('H:' .. holder, id, true)
-    count(queue, 'running', 1)
-    save(job)
-    rows = rows + 1
-    parts[#parts + 1] = reservation(job, hget('v', id))
-  end
-
-  -- Queues of one name and retention share the end of what is stored of a lease.
-  local lease_ends = {}
-  local function lease_ending(queue, extra)
-    local keep = DEFAULT_RETENTION[1]
-    if extra ~= '' then
-      local retention = cmsgpack.unpack(extra)[1]
-      if retention then keep = retention[1] end
-    end
-    local ending = lease_ends[keep]
-    if not ending then
-      ending = struct.pack(
-        '>dddBc0Hc0', now, lease_end, keep, #queue, queue, #holder, holder)
-      lease_ends[keep] = ending
-    end
-    return ending
-  end
-
-  -- Whether the job is plain and was never tried; then it is reserved.
-  local function begin(id, raw)
-    local _, enqueued, priority, flags, queue, extra, at = struct.unpack(RAW, raw)
-    if flags ~= PLAIN then return false end
-    fence = fence + shards
-    local n = #mutables
-    mutables[n + 1] = id
-    mutables[n + 2] = begun .. struct.pack('>dd', fence, enqueued) .. lease_ending(queue, extra)
-    n = #leases
-    leases[n + 1] = lease_end
-    leases[n + 2] = id
-    held[#held + 1] = id
-    rows = rows + 1
-    n = #parts
-    parts[n + 1] = ROW
-    parts[n + 2] = string.sub(raw, at)
-    parts[n + 3] = struct.pack(
-      '>BI8BBBbBd', 207, fence, 1, 0, 208, priority, 203, enqueued / 1000000)
-    parts[n + 4] = row_end
-    return true
-  end
-
-  local paused = redis.call('SMISMEMBER', prefix .. 'P', unpack(queues))
-  for q, queue in ipairs(queues) do
-    local need = limit - looked
-    if need <= 0 then break end
-    if paused[q] == 0 then
-      local ids, stored_first = first_ready(queue, need)
-      local found = #ids
-      looked = looked + found
-      if found > 0 then
-        preload('j', ids)
-        preload('m', ids)
-        if stored_first then
-          local range = later('ZREMRANGEBYRANK', 'r:' .. queue)
-          range[1], range[2] = 0, found - 1
-        end
-        local raws, tried = hashes.j, hashes.m
-        lease_ends = {}
-        local begun_here = 0
-        for _, id in ipairs(ids) do
-          if stored_first and not tried[id] and not jobs[id] and begin(id, raws[id]) then
-            begun_here = begun_here + 1
-          else
-            retry(id, queue)
-          end
-        end
-        count(queue, 'ready', -begun_here)
-        count(queue, 'running', begun_here)
-      end
-    end
-  end
-  if rows > 0 then
-    local counter = later('HSET', 'c')
-    counter[1], counter[2] = 'f', fence
-  end
-  return array(rows) .. table.concat(parts), looked >= limit and limit > 0
+local reserved = array(0)
+if #slow > 0 then
+  local _, ids, fences, results, others = unpack(settlements)
+  settle_slow(ids, fences, results, others)
+  if want then lines, more = look(first_ready) end
 end
-
-local codes = settlements and settle_all() or ''
-local reserved, more, retired = array(0), false, false
 if want then
-  retired = redis.call('ZSCORE', prefix .. 'X', holder) and true or false
-  if not retired and #want[1] > 0 then reserved, more = reserve() end
+  for _, line in ipairs(lines) do
+    preload_values('j', line.ids, line.raws)
+    preload_values('m', line.ids, line.records)
+    preload('v', line.ids)
+  end
+  reserved = take(lines, retry)
 end
 flush()
-return '\149' .. bin(codes) .. reserved .. seconds(now) .. bool(more) .. bool(retired)
+return answer(reserved, more, retired)

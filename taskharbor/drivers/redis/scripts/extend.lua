@@ -3,6 +3,9 @@
 -- request  [[[id, fence, progress, saved]...], seconds]
 -- returns  [[verdict, lease_expires_at or false, cancel_requested]...]
 -- O(leases * log(running))
+
+-- include jobs.lua
+
 local function renew(id, fence, progress, saved, until_)
   local job = read_job(id)
   if not job then return {'not_found', false, false} end

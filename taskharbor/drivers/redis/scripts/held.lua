@@ -3,6 +3,11 @@
 -- request  [holder, retire_for_us or false]
 -- returns  [reservation...]
 -- O(held)
+
+-- include jobs.lua
+-- include rows.lua
+-- include reservations.lua
+
 local holder, retire = request[1], request[2]
 local held = reservations(redis.call('SMEMBERS', prefix .. 'H:' .. holder))
 if retire then

@@ -2,8 +2,11 @@
 --
 -- request  [[id...], full]   full: with fragment, result and history
 -- returns  [[id, order, enqueued_us, priority, key, expires_us, fragment, m, progress, saved, error,
---          result, [history entry...]] or false...]   m: see unpack_mutable in common.lua
+--          result, [history entry...]] or false...]   m: see unpack_mutable in jobs.lua
 -- O(ids)
+
+-- include jobs.lua
+
 local ids, full = request[1], request[2]
 load_jobs(ids)
 local progress, saved, errors = many('p', ids), many('v', ids), many('E', ids)

@@ -10,6 +10,5 @@ if term[1] ~= holder then
   if now < term[3] then return cmsgpack.pack(false) end
   term[2] = term[2] + 1
 end
-hput('L', name, cmsgpack.pack({holder, term[2], ends}))
-flush()
+redis.call('HSET', prefix .. 'L', name, cmsgpack.pack({holder, term[2], ends}))
 return cmsgpack.pack({term[2], ends})

@@ -3,6 +3,9 @@
 -- request  [limit]
 -- returns  [moved, next_due or false, more, now]
 -- O(limit * log(jobs))
+
+-- include jobs.lua
+
 local limit = request[1]
 local ids = redis.call('ZRANGEBYSCORE', prefix .. 's', '-inf', now, 'LIMIT', 0, limit + 1)
 local after = ids[limit + 1]

@@ -3,6 +3,9 @@
 -- request  [limit]
 -- returns  how many records
 -- O(limit * log(jobs))
+
+-- include jobs.lua
+
 local left = request[1]
 
 local function over(key)
@@ -14,7 +17,6 @@ end
 
 local ids = over('z')
 load_jobs(ids)
-preload('W', ids)
 for _, id in ipairs(ids) do
   local job = read_job(id)
   leave(job)

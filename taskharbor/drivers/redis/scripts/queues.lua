@@ -3,6 +3,9 @@
 -- request  nothing
 -- returns  [[name, paused, [state, count, ...], first ready id's raw job or false]...]
 -- O(queues)
+
+-- include jobs.lua
+
 local names, seen = {}, {}
 for _, key in ipairs({'Q', 'P'}) do
   for _, name in ipairs(redis.call('SMEMBERS', prefix .. key)) do

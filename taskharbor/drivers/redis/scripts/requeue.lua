@@ -3,6 +3,9 @@
 -- request  [[id...], [state...], queue or false, eta_us or false, delay_us, reset_attempts]
 -- returns  [verdict...]
 -- O(ids * log(jobs))
+
+-- include jobs.lua
+
 local ids, queue, eta, delay, reset = request[1], request[3], request[4], request[5], request[6]
 local states = {}
 for _, state in ipairs(request[2]) do states[state] = true end

@@ -3,6 +3,9 @@
 -- request  [[id...], channel or false, for_ms]
 -- returns  [[state, reason, result, error] or false...]
 -- O(ids)
+
+-- include jobs.lua
+
 local ids, channel, for_ms = request[1], request[2], request[3]
 load_jobs(ids)
 local results, errors = many('R', ids), many('E', ids)
