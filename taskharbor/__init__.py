@@ -17,6 +17,7 @@ from taskharbor.result import AsyncResult
 from taskharbor.signature import Signature
 from taskharbor.states import State
 from taskharbor.task import AsyncTask, SyncTask, Task
+from taskharbor.transactional import TransactionalTask
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "TaskFailed",
     "TaskHarbor",
     "TaskHarborError",
+    "TransactionalTask",
     "__version__",
     "current_job",
 ]

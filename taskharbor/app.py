@@ -23,11 +23,12 @@ from taskharbor.bridge import Bridge
 from taskharbor.enqueue import batches, enqueue
 from taskharbor.errors import ConfigurationError
 from taskharbor.middleware import Middleware, Stack
-from taskharbor.options import OPTION_NAMES, ExceptionTypes, TaskOptions, over
+from taskharbor.options import DECORATOR_OPTIONS, OPTION_NAMES, ExceptionTypes, TaskOptions, over
 from taskharbor.result import AsyncResult
 from taskharbor.signals import Signals
 from taskharbor.signature import Signature
 from taskharbor.task import AsyncTask, SyncTask, Task, kind_of_task
+from taskharbor.transactional import TransactionalTask, as_transactional
 
 if TYPE_CHECKING:
     from taskharbor.drivers.base import InspectableDriver
@@ -57,6 +58,23 @@ class BoundTaskDecorator(Protocol):
     ) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> SyncTask[P, R]: ...
+
+
+class TransactionalTaskDecorator(Protocol):
+    """What ``@app.task(transactional=True)`` does: the first parameter, the connection, is no part
+    of a call."""
+
+    def __call__(
+        self, function: Callable[Concatenate[Any, P], R], /
+    ) -> TransactionalTask[P, R]: ...
+
+
+class BoundTransactionalTaskDecorator(Protocol):
+    """With ``bind=True`` as well: the task itself, then the connection."""
+
+    def __call__(
+        self, function: Callable[Concatenate[Any, Any, P], R], /
+    ) -> TransactionalTask[P, R]: ...
 
 
 class TaskHarbor:
@@ -106,7 +124,60 @@ class TaskHarbor:
     def task(
         self,
         *,
+        transactional: Literal[True],
+        bind: Literal[False] = ...,
+        name: str | None = None,
+        queue: str = ...,
+        priority: int = ...,
+        max_attempts: int = ...,
+        backoff: Backoff = ...,
+        timeout: float | None = ...,
+        max_losses: int = ...,
+        unknown_task_seconds: float = ...,
+        retry_on: ExceptionTypes | None = ...,
+        no_retry_on: ExceptionTypes = ...,
+        expires: float | None = ...,
+        store_result: bool = ...,
+        keep_succeeded: float = ...,
+        keep_cancelled: float = ...,
+        keep_dead: float = ...,
+        settle: Literal["batch", "each"] = ...,
+        max_payload_bytes: int = ...,
+        max_result_bytes: int = ...,
+        **extras: Any,
+    ) -> TransactionalTaskDecorator: ...
+    @overload
+    def task(
+        self,
+        *,
+        transactional: Literal[True],
         bind: Literal[True],
+        name: str | None = None,
+        queue: str = ...,
+        priority: int = ...,
+        max_attempts: int = ...,
+        backoff: Backoff = ...,
+        timeout: float | None = ...,
+        max_losses: int = ...,
+        unknown_task_seconds: float = ...,
+        retry_on: ExceptionTypes | None = ...,
+        no_retry_on: ExceptionTypes = ...,
+        expires: float | None = ...,
+        store_result: bool = ...,
+        keep_succeeded: float = ...,
+        keep_cancelled: float = ...,
+        keep_dead: float = ...,
+        settle: Literal["batch", "each"] = ...,
+        max_payload_bytes: int = ...,
+        max_result_bytes: int = ...,
+        **extras: Any,
+    ) -> BoundTransactionalTaskDecorator: ...
+    @overload
+    def task(
+        self,
+        *,
+        bind: Literal[True],
+        transactional: Literal[False] = ...,
         name: str | None = None,
         queue: str = ...,
         priority: int = ...,
@@ -132,6 +203,7 @@ class TaskHarbor:
         self,
         *,
         bind: Literal[False] = ...,
+        transactional: Literal[False] = ...,
         name: str | None = None,
         queue: str = ...,
         priority: int = ...,
@@ -156,10 +228,12 @@ class TaskHarbor:
     def task(self, *functions: Callable[..., Any], **options: Any) -> Any:
         """Make a function a task of this app: ``@app.task`` or ``@app.task(queue="mail", ...)``.
 
-        ``bind``: the function's first parameter is the task. ``name``: instead of
-        ``module.function``. The others are those of :class:`TaskOptions`, and what middleware
-        declares. Raises ConfigurationError for an option that nobody declares and a name that is
-        taken, InvalidJob for a value out of its range.
+        ``bind``: the function's first parameter is the task. ``transactional``: the next one is an
+        open transaction of the store, in which the job is settled too; see
+        :class:`TransactionalTask`. ``name``: instead of ``module.function``. The others are those
+        of :class:`TaskOptions`, and what middleware declares. Raises ConfigurationError for an
+        option that nobody declares and a name that is taken, InvalidJob for a value out of its
+        range.
         """
         if functions:
             (function,) = functions
@@ -177,9 +251,12 @@ class TaskHarbor:
         *,
         name: str | None = None,
         bind: bool = False,
+        transactional: bool = False,
         **options: Any,
     ) -> Task[..., Any]:
         kind = kind_of_task(function)
+        if transactional:
+            kind = as_transactional(kind)
         task = kind(self, function, name=name, bind=bind, options=self._options(options))
         known = self.tasks.get(task.name)
         if known is not None and not known.is_again(function):
@@ -192,7 +269,7 @@ class TaskHarbor:
 
     def _options(self, options: Mapping[str, Any]) -> TaskOptions:
         declared = {key: value for each in self.middleware for key, value in each.options.items()}
-        given = {key: value for key, value in options.items() if key not in ("name", "bind")}
+        given = {key: value for key, value in options.items() if key not in DECORATOR_OPTIONS}
         return over(self.task_defaults, given, declared)
 
     def add_middleware(self, middleware: Middleware) -> None:

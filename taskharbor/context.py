@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taskharbor import codec, defaults
 from taskharbor.control import Cancel, SoftTimeLimit
-from taskharbor.errors import NoCurrentJob
+from taskharbor.errors import ConfigurationError, NoCurrentJob
 from taskharbor.lease import Reservation
 from taskharbor.message import Call
+
+if TYPE_CHECKING:
+    from taskharbor.drivers.base import Transaction
 
 __all__ = ["Control", "JobContext", "SoftTimeLimit", "current_job"]
 
@@ -39,6 +42,9 @@ class Control(Protocol):
     urgent: bool
     """Set by the executor before user code runs: the settlement must be in the store before
     anything else is started, since running this job again would be worse than waiting."""
+
+    settled: bool
+    """Set by the executor when the settlement it returns is in the store already."""
 
     @property
     def cancelled(self) -> bool:
@@ -112,7 +118,7 @@ class JobContext:
     """One attempt at one job, as its task sees it. Times are seconds since the epoch by the
     store's clock."""
 
-    __slots__ = ("_call", "_control", "_job", "_max_saved", "_saved")
+    __slots__ = ("_call", "_control", "_job", "_max_saved", "_saved", "transaction")
 
     def __init__(
         self,
@@ -126,6 +132,7 @@ class JobContext:
         self._control = control
         self._max_saved = max_saved
         self._saved = _UNREAD
+        self.transaction: Transaction | None = None
 
     def __repr__(self) -> str:
         return f"<JobContext {self.task} id={self.id} attempt={self.attempt}>"
@@ -194,6 +201,17 @@ class JobContext:
         then, or call :meth:`check`."""
         return self._control.cancelled
 
+    @property
+    def connection(self) -> Any:
+        """The open transaction of a transactional task, which its function gets as its first
+        argument: for code further down. Raises ConfigurationError in any other task."""
+        if self.transaction is None:
+            raise ConfigurationError(
+                f"{self.task} has no transaction here; declare it with "
+                "@app.task(transactional=True), and let a worker run it"
+            )
+        return self.transaction.connection
+
     def now(self) -> float:
         """The store's clock, as well as it is known here; what ``deadline`` is measured by."""
         return self._control.now()
@@ -239,7 +257,7 @@ class JobContext:
 class Detached:
     """The control of a task that is called directly: no store, no limit, no lease."""
 
-    __slots__ = ("deadline", "interrupt", "urgent")
+    __slots__ = ("deadline", "interrupt", "settled", "urgent")
 
     cancelled = False
 
@@ -247,6 +265,7 @@ class Detached:
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
         self.urgent = False
+        self.settled = False
 
     def begin(self, timeout: float | None) -> None: ...
 

@@ -6,6 +6,7 @@ TaskHarborError
  ├── InvalidJob                a message that must not be stored (ValueError too)
  ├── InvalidCall               arguments that do not fit the task's signature (TypeError too)
  ├── NoCurrentJob              current_job() outside of a task (LookupError too)
+ ├── TransactionEnded          a transactional task committed or rolled back by itself
  ├── InvalidLease              a lease of impossible length (ValueError too)
  ├── InvalidCursor             a list cursor that this store did not hand out (ValueError too)
  ├── CodecError
@@ -61,6 +62,11 @@ class InvalidCall(TaskHarborError, TypeError):
 
 class NoCurrentJob(TaskHarborError, LookupError):
     """There is no current job: this code does not run inside a task."""
+
+
+class TransactionEnded(TaskHarborError):
+    """A transactional task ended its transaction by itself. What it committed stays; its job can
+    neither be settled with that nor be run again, and is dead."""
 
 
 class InvalidLease(TaskHarborError, ValueError):

@@ -110,6 +110,10 @@ class TaskOptions:
 OPTION_NAMES = frozenset(option.name for option in fields(TaskOptions)) - {"extras"}
 
 
+DECORATOR_OPTIONS = frozenset({"name", "bind", "transactional"})
+"""What ``@app.task`` takes beside these: what the function is, not how its jobs are run."""
+
+
 class CallOptions(TypedDict, total=False):
     """What ``apply_async()``, ``using()`` and ``Signature.set()`` can set for single calls.
 
@@ -147,7 +151,8 @@ def over(base: TaskOptions, given: Mapping[str, Any], declared: Mapping[str, Any
     """
     unknown = [name for name in given if name not in OPTION_NAMES and name not in declared]
     if unknown:
-        raise unknown_option("task option", unknown[0], {*OPTION_NAMES, *declared, "name", "bind"})
+        known = {*OPTION_NAMES, *declared, *DECORATOR_OPTIONS}
+        raise unknown_option("task option", unknown[0], known)
     own = {name: value for name, value in given.items() if name in OPTION_NAMES}
     extras = {name: given.get(name, default) for name, default in declared.items()}
     return replace(base, **own, extras=extras)

@@ -36,6 +36,7 @@ class Task(Generic[P, R]):
     """
 
     is_async = False
+    transactional = False
 
     def __init__(
         self,
@@ -53,9 +54,10 @@ class Task(Generic[P, R]):
         self.function = function
         self.bind = bind
         self.options = options
-        self.arguments = Arguments(self.name, function, skip=int(bind))
+        given = int(bind) + int(self.transactional)
+        self.arguments = Arguments(self.name, function, skip=given)
         self.__signature__ = self.arguments.signature
-        self.rebuild = codec.rebuilder(function, skip=int(bind))
+        self.rebuild = codec.rebuilder(function, skip=given)
         self.call_options: CallOptions = {}
         self._prepare()
 
@@ -209,9 +211,11 @@ class Arguments:
         self._name = name
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())
-        if skip and not (parameters and parameters[0].kind in _POSITIONAL):
+        first = parameters[:skip]
+        if len(first) < skip or any(parameter.kind not in _POSITIONAL for parameter in first):
             raise ConfigurationError(
-                f"{name} has bind=True, so its first parameter is the task itself; add one: self"
+                f"{name} must begin with {skip} parameter{'s' * (skip > 1)} that no caller gives: "
+                "self, the task, for bind=True; connection for transactional=True"
             )
         self.signature = signature.replace(parameters=parameters[skip:])
         self._shapes: set[tuple[Any, ...]] = set()

@@ -145,9 +145,11 @@ def _drain(app: TaskHarbor, max_jobs: int) -> Iterator[Ran]:
             if count > max_jobs:
                 driver.exchange(holder, [Settlement.release(job.id, job.fence)])
                 raise _too_many(max_jobs)
-            settlement = executor.run(job, _Control(driver, holder, job))
-            settled = driver.exchange(holder, [settlement]).settled[0]
-            raise_for(settled.verdict, job.id, job.fence)
+            control = _Control(driver, holder, job)
+            settlement = executor.run(job, control)
+            if not control.settled:
+                settled = driver.exchange(holder, [settlement]).settled[0]
+                raise_for(settled.verdict, job.id, job.fence)
             yield Ran(job.id, job.task, job.attempt, settlement)
     finally:
         executor.close()
@@ -182,6 +184,7 @@ class _Control:
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
         self.urgent = False
+        self.settled = False
 
     @property
     def cancelled(self) -> bool:

@@ -27,6 +27,7 @@ Rules that hold for every driver (``taskharbor.conformance`` proves them):
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -424,6 +425,45 @@ class Migratable(Protocol):
     def migrate(self) -> list[str]:
         """Bring the schema to this code's version; the names of the steps taken. Safe to run from
         many processes at once. Raises SchemaMismatch for a store newer than the code."""
+        ...
+
+
+class Transaction(Protocol):
+    """A transaction of the store, in which one attempt runs."""
+
+    @property
+    def connection(self) -> Any:
+        """What the task writes through: whatever the store's users know as an open transaction."""
+        ...
+
+    def succeed(self, result: bytes | None) -> None:
+        """Settle the job as succeeded in this transaction; leaving the context then commits both.
+
+        Nothing may be done in it afterwards. Raises what ``verify`` raises, and when this lease no
+        longer has the right to: LeaseMismatch, LeaseExpired, JobNotRunning or JobNotFound.
+        """
+        ...
+
+    def verify(self) -> None:
+        """Raises TransactionEnded when the task ended the transaction, so that what it did may
+        stay; StoreUnavailable when the connection broke, so that all is undone."""
+        ...
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """For stores in which a task's own writes and the settle of its job can commit together."""
+
+    def begin(self, job: Reservation) -> AbstractContextManager[Transaction]:
+        """A transaction for this attempt, of this thread's own. Leaving it rolls back whatever
+        ``succeed`` did not settle.
+
+        No lock is held for the job before ``succeed``: its lease can be extended meanwhile, and
+        lost. Entering raises LeaseError and the like when it is lost already, and StoreErrors.
+        Leaving raises StoreUnavailable when the reply to the commit was lost: whether the job
+        succeeded is then for the store to say, whose answer to any other settlement of this lease
+        is right in both cases.
+        """
         ...
 
 

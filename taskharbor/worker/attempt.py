@@ -69,6 +69,7 @@ class Attempt:
         "held",
         "interrupt",
         "interrupted",
+        "settled",
         "slot",
         "soft_deadline",
         "started_at",
@@ -87,6 +88,7 @@ class Attempt:
         self.interrupted = False
         self.interrupt: Callable[[], None] | None = None
         self.urgent = False
+        self.settled = False
 
     @property
     def cancelled(self) -> bool:

@@ -33,6 +33,7 @@ from taskharbor.control import Cancel, Reject, Retry, Snooze, SoftTimeLimit, Ste
 from taskharbor.decision import (
     CancelledItself,
     Failed,
+    Lost,
     NotKnown,
     Outcome,
     Snoozed,
@@ -40,12 +41,19 @@ from taskharbor.decision import (
     Undecodable,
     decide,
 )
-from taskharbor.errors import DecodeError, UnknownWireVersion
-from taskharbor.lease import Reservation
+from taskharbor.errors import (
+    ConfigurationError,
+    DecodeError,
+    StoreError,
+    TransactionEnded,
+    UnknownWireVersion,
+)
+from taskharbor.lease import Guard, Reservation
 from taskharbor.message import DEFAULT_POLICY, Policy, read_body
 from taskharbor.settlement import Settlement
 from taskharbor.signals import AttemptStarted
 from taskharbor.states import Reason
+from taskharbor.transactional import require
 from taskharbor.worker.ordinary import end_copy
 
 if TYPE_CHECKING:
@@ -55,6 +63,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_STORE_AWAY_SECONDS = (0.5, 1.5)
+"""How long a transactional job waits that found no connection: the store may be out of them."""
 
 
 class Work(NamedTuple):
@@ -94,6 +105,8 @@ class Executor:
             ended = work
         elif work.task.is_async:
             ended = self._run_coroutine(work)
+        elif work.task.transactional:
+            ended = copy_context().run(self._transact, job, work, control)
         else:
             ended = copy_context().run(self._call, work, control)
         if getpid() != pid:
@@ -115,7 +128,10 @@ class Executor:
             ended = await self._await(work)
         else:
             self._pool = self._pool or ThreadPoolExecutor(self._threads, "taskharbor-task")
-            call = partial(copy_context().run, self._call_in_thread, work, control)
+            if work.task.transactional:
+                call = partial(copy_context().run, self._transact, job, work, control)
+            else:
+                call = partial(copy_context().run, self._call_in_thread, work, control)
             ended = await asyncio.get_running_loop().run_in_executor(self._pool, call)
         if getpid() != pid:
             end_copy(ended.exception)
@@ -197,6 +213,26 @@ class Executor:
         ended = self._call(work, control)
         if getpid() != pid:
             end_copy(ended.exception)
+        return ended
+
+    def _transact(self, job: Reservation, work: Work, control: Control) -> Ended:
+        """Call a sync task in a transaction of the store, which settles the job as well if the
+        task succeeds. Runs in a context of its own."""
+        begun = False
+        try:
+            driver = require(self._app.driver, work.task.name)
+            with driver.begin(job) as transaction:
+                begun = True
+                work.job.transaction = transaction
+                args = [transaction.connection, *work.args]
+                ended = self._call_in_thread(work._replace(args=args), control)
+                if isinstance(ended.outcome, Succeeded):
+                    transaction.succeed(ended.outcome.result)
+                else:
+                    transaction.verify()
+            control.settled = isinstance(ended.outcome, Succeeded)
+        except Exception as error:  # noqa: BLE001 - a constraint that the commit checked, for one
+            return _not_committed(work.task, error, begun, self._rng)
         return ended
 
     async def _await(self, work: Work) -> Ended:
@@ -305,6 +341,21 @@ def _raised(task: Task[..., Any], error: BaseException) -> Ended:
         case _:
             reason = Reason.TIMED_OUT if isinstance(error, SoftTimeLimit) else Reason.RAISED
             return Ended(Failed(_failure(error), reason, task.options.retries(error)), error)
+
+
+def _not_committed(task: Task[..., Any], error: Exception, begun: bool, rng: Random) -> Ended:
+    """Why a transaction did not end as it should, and what that makes of its attempt."""
+    if isinstance(error, TransactionEnded | ConfigurationError):
+        return Ended(Failed(_failure(error), retryable=False), error)
+    if isinstance(error, StoreError):
+        if not begun:
+            logger.warning("a transactional job could not begin: %s", error)
+            return Ended(Snoozed(rng.uniform(*_STORE_AWAY_SECONDS)), error)
+        # Whatever the task did is undone: as if it had not started, but for the count of losses,
+        # which ends a job whose own statements break the connection again and again.
+        return Ended(Lost(_failure(error), started=False, guard=Guard.VALID), error)
+    # A lost lease among others: the store refuses what is made of that.
+    return _raised(task, error)
 
 
 def _steering(error: BaseException) -> BaseException:

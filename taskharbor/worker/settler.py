@@ -89,10 +89,15 @@ class Settler:
                 self._give_back(held)
             return None
 
-    def finish(self, held: Held, settlement: Settlement, *, urgent: bool = False) -> None:
+    def finish(
+        self, held: Held, settlement: Settlement, *, urgent: bool = False, settled: bool = False
+    ) -> None:
+        """``settled``: the store has the settlement already, in the attempt's own transaction."""
         with self._lock:
             del self._running[held.reservation.fence]
             held.settlement = settlement
+            if settled:
+                return
             if urgent:
                 held.urgent = True
                 self.urgent += 1

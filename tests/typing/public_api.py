@@ -71,6 +71,20 @@ async def bound_async(self: Task[..., Any], x: int) -> None:
     self.retry(countdown=5)
 
 
+class Connection:
+    """Stands for psycopg's: the parameter's type is the task's to say."""
+
+
+@app.task(transactional=True, queue="q")
+def transactional(connection: Connection, x: int, *, y: str = "") -> bytes:
+    return y.encode() * x
+
+
+@app.task(bind=True, transactional=True)
+def bound_transactional(self: Task[..., Any], connection: Connection, x: int) -> float:
+    return float(x)
+
+
 # A middleware's option is only known when the code runs.
 @app.task(rate=5)
 def with_extras(x: int) -> int:
@@ -90,7 +104,9 @@ def kinds_of_tasks() -> None:
     assert_type(generic(1, 2, a="b"), dict[str, int])
     a: SyncTask[..., str] = bare
     b: AsyncTask[..., bytes] = bare_async
-    c: list[Task[..., Any]] = [bare, bare_async, bound, bound_async]
+    assert_type(transactional(1, y="a"), bytes)
+    assert_type(bound_transactional(1), float)
+    c: list[Task[..., Any]] = [bare, bare_async, bound, bound_async, transactional]
     d = assert_type(bare_async(1), Coroutine[Any, Any, bytes])
     e = assert_type(async_with_options(1), Coroutine[Any, Any, list[int]])
     f = assert_type(bound_async(1), Coroutine[Any, Any, None])
@@ -105,6 +121,9 @@ def results() -> None:
     assert_type(async_with_options.delay(1), AsyncResult[list[int]])
     assert_type(bound.delay(1, y="a").get(), float)
     assert_type(bound_async.delay(1), AsyncResult[None])
+    assert_type(transactional.delay(1, y="a"), AsyncResult[bytes])
+    assert_type(bound_transactional.delay(1).get(), float)
+    assert_type(transactional.function(Connection(), 1), Any)
     assert_type(generic.delay(1, a="b"), AsyncResult[dict[str, int]])
     result = bare.delay(1)
     assert_type(result.state, State)
@@ -156,6 +175,8 @@ def what_is_refused() -> None:
     bare(1, "a")  # type: ignore[call-arg]
     bound.delay(bound, 1)  # type: ignore[arg-type]
     bound_async.delay("1")  # type: ignore[arg-type]
+    transactional.delay(Connection(), 1)  # type: ignore[arg-type, call-arg]
+    bound_transactional.delay("1")  # type: ignore[arg-type]
     bare.using(queu="q")  # type: ignore[call-arg]
     bare.apply_async((1,), countdown="soon")  # type: ignore[arg-type]
     app.task(timeout="5")(bare.function)  # type: ignore[call-overload]

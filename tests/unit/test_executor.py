@@ -44,6 +44,7 @@ class Line:
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
         self.urgent = False
+        self.settled = False
         self.cancelled = False
         self.lost = False
         self.began: list[float | None] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from taskharbor import ids
@@ -29,6 +30,7 @@ from taskharbor.drivers.postgres import columns, inspector, rows
 from taskharbor.drivers.postgres.address import Address
 from taskharbor.drivers.postgres.enqueue import enqueue, enqueue_joined
 from taskharbor.drivers.postgres.store import Store
+from taskharbor.drivers.postgres.transactions import PostgresTransaction, Transactions
 from taskharbor.drivers.postgres.waiting import Waiting, results
 from taskharbor.lease import Reservation, check_lease_seconds
 from taskharbor.message import Message
@@ -49,8 +51,10 @@ class PostgresDriver:
         self.url = address.url
         self._store = Store(address, clock)
         self._waiting = Waiting(self._store)
+        self._transactions = Transactions(self._store)
 
     def close(self) -> None:
+        self._transactions.close()
         self._store.close()
         self._waiting.close()
 
@@ -95,6 +99,9 @@ class PostgresDriver:
             **columns.of_settlements(settlements),
         )
         return rows.to_exchange(found, len(settlements), holder, want)
+
+    def begin(self, job: Reservation) -> AbstractContextManager[PostgresTransaction]:
+        return self._transactions.begin(job)
 
     def held(self, holder: str) -> list[Reservation]:
         return [Reservation(*row) for row in self._store.rows("held", holder=holder)]

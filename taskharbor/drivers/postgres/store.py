@@ -53,6 +53,10 @@ class Store:
             cursor.execute(self._statements[name], arguments, binary=True)
             return cursor.fetchall() if cursor.description else []
 
+    def send(self, connection: psycopg.Connection[Any], name: str) -> None:
+        """Run several statements at once, which take nothing and return nothing."""
+        connection.execute(self._statements[name])
+
     def call(self, step: Callable[[psycopg.Connection], T], *, check: bool = True) -> T:
         """``step`` on a connection, again after a conflict. ``check`` the schema first."""
         pause = _FIRST_PAUSE

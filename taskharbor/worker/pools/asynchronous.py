@@ -88,7 +88,7 @@ class AsyncPool:
                 # Nobody here cancels this asyncio task, so the job's own code did.
                 settlement = self._executor.settle_error(job, error)
             station.attempts[slot] = None
-            station.settler.finish(held, settlement, urgent=attempt.urgent)
+            station.settler.finish(held, settlement, urgent=attempt.urgent, settled=attempt.settled)
             station.table.finished(slot)
             self._prefetch.ran(1, boot_time() - now)
         self._free.append(slot)

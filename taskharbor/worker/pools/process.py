@@ -27,7 +27,7 @@ class ProcessPool:
             attempts[0] = attempt = Attempt(station, held, 0, now)
             settlement = run(held.reservation, attempt)
             attempts[0] = None
-            settler.finish(held, settlement, urgent=attempt.urgent)
+            settler.finish(held, settlement, urgent=attempt.urgent, settled=attempt.settled)
             table.finished(0)
             # One reading serves as this job's end and the next one's start.
             now = boot_time()

@@ -55,7 +55,7 @@ class ThreadPool:
             attempt = station.attempts[slot] = Attempt(station, held, slot, now)
             settlement = self._executor.run(job, attempt)
             station.attempts[slot] = None
-            station.settler.finish(held, settlement, urgent=attempt.urgent)
+            station.settler.finish(held, settlement, urgent=attempt.urgent, settled=attempt.settled)
             station.table.finished(slot)
             self._prefetch.ran(1, boot_time() - now)
         self._bed.nudge()

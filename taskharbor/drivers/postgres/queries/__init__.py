@@ -10,7 +10,17 @@ import re
 from importlib.resources import files
 
 _HEADLINE = re.compile(r"^-- (\w+):.*$", re.MULTILINE)
-_VERBS = ("schema", "enqueue", "exchange", "leases", "maintain", "inspect", "operate", "waiting")
+_VERBS = (
+    "schema",
+    "enqueue",
+    "exchange",
+    "leases",
+    "maintain",
+    "inspect",
+    "operate",
+    "waiting",
+    "transact",
+)
 
 
 def load() -> dict[str, str]:
