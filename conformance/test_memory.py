@@ -2,17 +2,17 @@
 
 import pytest
 
-from taskharbor.conformance import Conformance, Harness, Shared
+from taskharbor.conformance import Conformance, Flowing, Harness, Shared
 from taskharbor.ids import new_id
 
 
-class TestMemory(Conformance):
+class TestMemory(Conformance, Flowing):
     @pytest.fixture
     def harness(self) -> Harness:
         return Harness("memory://")
 
 
-class TestMemoryServer(Conformance, Shared):
+class TestMemoryServer(Conformance, Shared, Flowing):
     URL = f"memory://{new_id()}?linger=5"
 
     @pytest.fixture

@@ -48,3 +48,10 @@ BATCH = 1000
 
 ENQUEUE_RETRY_SECONDS = (0.05, 0.25)
 """Pauses before an enqueue whose store was unreachable is sent again, with the same ids."""
+
+MAX_FLOW_NODES = 100_000
+MAX_FLOW_EDGES = 400_000
+FLOW_PAGE = 500
+"""Nodes or edges of a flow that one call of a driver moves at most; the rest waits for the next."""
+UNSEALED_SECONDS = 3600.0
+"""How long a flow may take to be stored; then its part is taken for left behind and pruned."""

@@ -23,7 +23,9 @@ class Reservation(NamedTuple):
     ``attempt`` counts from 1 and includes this one. ``losses`` are the attempts before this one
     that ended with their worker. ``unknown_since`` is when a worker first put the job back because
     it did not know the task (None: not since its last other outcome). ``saved`` is what
-    an earlier or this attempt kept with ``current_job().save()``, still encoded.
+    an earlier or this attempt kept with ``current_job().save()``, still encoded. ``flow`` is the
+    flow that the job belongs to, ``awaits`` one that an earlier attempt handed its work to and that
+    has ended since.
     """
 
     id: str
@@ -41,6 +43,8 @@ class Reservation(NamedTuple):
     saved: bytes | None = None
     cancel_requested: bool = False
     holder: str = ""
+    flow: str | None = None
+    awaits: str | None = None
 
 
 class Verdict(StrEnum):

@@ -20,6 +20,7 @@ class Settlement(NamedTuple):
 
     ``loss``: the attempt ended with its worker; counted in the job's ``losses``.
     ``unknown``: put back because nobody here knows the task; starts or keeps ``unknown_since``.
+    ``awaits``: the flow, stored and not sealed yet, whose end the job waits for from now on.
     ``result`` and ``error`` are encoded; ``error`` is kept in the history and as the job's last
     error.
     """
@@ -34,6 +35,7 @@ class Settlement(NamedTuple):
     loss: bool = False
     unknown: bool = False
     guard: Guard = Guard.VALID
+    awaits: str | None = None
 
     @classmethod
     def succeed(cls, job_id: str, fence: int, result: bytes | None) -> Self:
@@ -95,6 +97,12 @@ class Settlement(NamedTuple):
         """Uncharged; ready again after ``delay`` seconds."""
         return cls(job_id, fence, Move.SNOOZE, reason, delay, None, None, False, unknown)
 
+    @classmethod
+    def wait_for(cls, job_id: str, fence: int, flow_id: str) -> Self:
+        """The task gave its work to the flow ``flow_id``: that one is sealed by this, and the job
+        goes on when it has ended. Uncharged."""
+        return cls(job_id, fence, Move.AWAIT, Reason.AWAITING, awaits=flow_id)
+
     @property
     def terminal(self) -> bool:
         return self.move in _TERMINAL_STATE
@@ -111,6 +119,8 @@ class Settlement(NamedTuple):
             return final
         if cancel_requested:
             return State.CANCELLED
+        if self.move is Move.AWAIT:
+            return State.BLOCKED
         return State.SCHEDULED if self.delay > 0 else State.READY
 
 
@@ -119,4 +129,4 @@ _TERMINAL_STATE = {
     Move.DIE: State.DEAD,
     Move.CANCEL: State.CANCELLED,
 }
-_UNCHARGED = frozenset({Move.RELEASE, Move.SNOOZE})
+_UNCHARGED = frozenset({Move.RELEASE, Move.SNOOZE, Move.AWAIT})

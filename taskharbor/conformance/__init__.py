@@ -29,6 +29,7 @@ from taskharbor.conformance.harness import Harness, empty  # noqa: E402
 from taskharbor.conformance.parts import (  # noqa: E402
     Conformance,
     Durable,
+    Flowing,
     Migrates,
     Shared,
     Transactional,
@@ -37,6 +38,7 @@ from taskharbor.conformance.parts import (  # noqa: E402
 __all__ = [
     "Conformance",
     "Durable",
+    "Flowing",
     "Harness",
     "Migrates",
     "Shared",

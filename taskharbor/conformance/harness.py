@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
+from taskharbor import defaults
 from taskharbor.clock import Clock
 from taskharbor.drivers import registry
 from taskharbor.drivers.base import InspectableDriver, JobFilter, Migratable
+from taskharbor.drivers.flows import FlowDriver, FlowInfo
 from taskharbor.lease import Guard
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
@@ -64,16 +66,43 @@ class Harness:
 
 
 def empty(driver: InspectableDriver) -> None:
-    """Leave no job, key or pause in the store. Retired holders and terms stay."""
+    """Leave no job, flow, key or pause in the store. Retired holders and terms stay."""
+    if driver.capabilities.flows:
+        _empty_of_flows(cast("FlowDriver", driver))
+    _end_attempts(driver)
+    while driver.purge(JobFilter()):
+        pass
+    for queue in driver.queues():
+        driver.resume(queue.name)
+
+
+def _end_attempts(driver: InspectableDriver) -> None:
     page = driver.list_jobs(JobFilter(state=State.RUNNING))
     while page.jobs or page.cursor:
         if page.jobs:
             driver.exchange("", [_given_up(job.id, job.fence or 0) for job in page.jobs])
         page = driver.list_jobs(JobFilter(state=State.RUNNING), cursor=page.cursor)
-    while driver.purge(JobFilter()):
+
+
+def _empty_of_flows(driver: FlowDriver) -> None:
+    for flow in _all_flows(driver):
+        driver.cancel_flow(flow.id)
+    _end_attempts(driver)
+    while driver.promote(defaults.BATCH).more:
         pass
-    for queue in driver.queues():
-        driver.resume(queue.name)
+    for flow in _all_flows(driver):
+        driver.delete_flow(flow.id)
+    while driver.prune(defaults.BATCH):
+        pass
+
+
+def _all_flows(driver: FlowDriver) -> list[FlowInfo]:
+    page = driver.list_flows()
+    flows = page.flows
+    while page.cursor:
+        page = driver.list_flows(cursor=page.cursor)
+        flows += page.flows
+    return flows
 
 
 def _given_up(job_id: str, fence: int) -> Settlement:

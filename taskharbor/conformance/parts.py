@@ -12,6 +12,7 @@ from taskharbor.conformance.rules.capable import (
     TransactionalRules,
 )
 from taskharbor.conformance.rules.enqueueing import EnqueueRules
+from taskharbor.conformance.rules.flowing import FlowRules
 from taskharbor.conformance.rules.keys import KeyRules
 from taskharbor.conformance.rules.leases import ExpiredRules, ExtendRules, HeldRules, RetireRules
 from taskharbor.conformance.rules.operating import (
@@ -46,6 +47,10 @@ class Transactional(TransactionalRules):
 
 class Migrates(MigratableRules):
     """For ``Capabilities.migrates``."""
+
+
+class Flowing(FlowRules):
+    """For ``Capabilities.flows``."""
 
 
 class DriverRules(Suite):
@@ -99,4 +104,5 @@ class Conformance(
             durable=isinstance(self, Durable),
             transactional_enqueue=isinstance(self, Transactional),
             migrates=isinstance(self, Migrates),
+            flows=isinstance(self, Flowing),
         )

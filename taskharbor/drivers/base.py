@@ -48,12 +48,14 @@ class Capabilities:
     ``durable``: an acknowledged enqueue survives kill -9 of every process, the store's included.
     ``transactional_enqueue``: ``enqueue(connection=...)`` joins the caller's transaction.
     ``migrates``: it implements :class:`Migratable` and must be migrated before use.
+    ``flows``: it implements :class:`taskharbor.drivers.flows.Flows`.
     """
 
     shared: bool = False
     durable: bool = False
     transactional_enqueue: bool = False
     migrates: bool = False
+    flows: bool = False
 
 
 # --- enqueue ---------------------------------------------------------------------------------
@@ -181,7 +183,8 @@ class Job:
     ``defaults.MAX_HISTORY`` ended attempts, oldest first, the successful one included.
     ``fence``, ``holder``, ``reserved_at``, ``lease_expires_at`` and ``cancel_requested`` belong to
     the running lease: None and False in any other state. ``progress`` and ``saved`` outlive the
-    attempt.
+    attempt. ``flow`` is the flow that the job belongs to, ``awaits`` the one that it handed its
+    work to.
     """
 
     id: str
@@ -208,6 +211,8 @@ class Job:
     result: bytes | None = None
     error: bytes | None = None
     history: tuple[Attempt, ...] = ()
+    flow: str | None = None
+    awaits: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,12 +253,16 @@ class RequeueVerdict(StrEnum):
     WRONG_QUEUE = "wrong_queue"
     KEY_HELD = "key_held"
     NOT_FOUND = "not_found"
+    UPSTREAM = "upstream"
+    """What it needs in its flow has failed; requeue that, and this one comes back by itself."""
 
 
 class DeleteVerdict(StrEnum):
     DELETED = "deleted"
     RUNNING = "running"
     NOT_FOUND = "not_found"
+    IN_FLOW = "in_flow"
+    """It goes with its flow; see ``Flows.delete_flow``."""
 
 
 class Driver(Protocol):

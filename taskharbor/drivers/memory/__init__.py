@@ -41,4 +41,4 @@ def connect(url: str, *, clock: Clock | None = None) -> MemoryDriver:
             f"memory:// in this process takes no settings, but the URL has {', '.join(query)}; "
             "settings are for memory://name"
         )
-    return MemoryDriver("memory://", LocalChannel(), Capabilities(), clock)
+    return MemoryDriver("memory://", LocalChannel(), Capabilities(flows=True), clock)

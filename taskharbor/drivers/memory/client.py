@@ -39,7 +39,7 @@ def connect_to_server(name: str, query: dict[str, str], clock: Clock | None) -> 
         )
     channel = RemoteChannel(Place.of(name), linger_seconds=linger, timeout_seconds=timeout)
     channel.open()
-    return MemoryDriver(f"memory://{name}", channel, Capabilities(shared=True), clock)
+    return MemoryDriver(f"memory://{name}", channel, Capabilities(shared=True, flows=True), clock)
 
 
 class RemoteChannel:

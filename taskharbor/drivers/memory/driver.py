@@ -27,8 +27,17 @@ from taskharbor.drivers.base import (
     Term,
     Want,
 )
+from taskharbor.drivers.flows import (
+    EdgePage,
+    FlowEnqueued,
+    FlowInfo,
+    FlowNode,
+    FlowPage,
+    Input,
+)
 from taskharbor.drivers.memory.operators import Store
 from taskharbor.errors import ConfigurationError
+from taskharbor.flow.plan import Part
 from taskharbor.lease import Reservation
 from taskharbor.message import Message
 from taskharbor.settlement import Settlement
@@ -86,10 +95,7 @@ class MemoryDriver:
         return ids.new_id()
 
     def enqueue(self, batch: Sequence[Message], *, connection: Any = None) -> list[Enqueued]:
-        if connection is not None:
-            raise ConfigurationError(
-                "the memory store has no transactions to join; enqueue without connection="
-            )
+        _no_connection(connection)
         enqueued: list[Enqueued] = self._call("enqueue", list(batch))
         return enqueued
 
@@ -194,8 +200,55 @@ class MemoryDriver:
         purged: int = self._call("purge", where, limit)
         return purged
 
+    # --- Flows
+
+    def new_id_beside(self, other: str) -> str:
+        return ids.new_id()
+
+    def enqueue_flow(self, part: Part, *, connection: Any = None) -> FlowEnqueued:
+        _no_connection(connection)
+        enqueued: FlowEnqueued = self._call("enqueue_flow", part)
+        return enqueued
+
+    def inputs(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[Input]:
+        inputs: list[Input] = self._call("inputs", job_id, after, limit)
+        return inputs
+
+    def flow(self, flow_id: str) -> FlowInfo | None:
+        info: FlowInfo | None = self._call("flow", flow_id)
+        return info
+
+    def list_flows(self, *, cursor: str | None = None, limit: int = 100) -> FlowPage:
+        page: FlowPage = self._call("list_flows", cursor, limit)
+        return page
+
+    def flow_nodes(self, flow_id: str, *, after: int = -1, limit: int = 1000) -> list[FlowNode]:
+        nodes: list[FlowNode] = self._call("flow_nodes", flow_id, after, limit)
+        return nodes
+
+    def flow_edges(self, flow_id: str, *, cursor: str | None = None, limit: int = 1000) -> EdgePage:
+        page: EdgePage = self._call("flow_edges", flow_id, cursor, limit)
+        return page
+
+    def cancel_flow(self, flow_id: str, reason: Reason = Reason.OPERATOR) -> CancelVerdict:
+        verdict: CancelVerdict = self._call("cancel_flow", flow_id, reason)
+        return verdict
+
+    def delete_flow(self, flow_id: str) -> DeleteVerdict:
+        verdict: DeleteVerdict = self._call("delete_flow", flow_id)
+        return verdict
+
+    # --- queues
+
     def pause(self, queue: str) -> None:
         self._call("pause", queue)
 
     def resume(self, queue: str) -> None:
         self._call("resume", queue)
+
+
+def _no_connection(connection: Any) -> None:
+    if connection is not None:
+        raise ConfigurationError(
+            "the memory store has no transactions to join; enqueue without connection="
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from taskharbor import defaults
 from taskharbor.drivers.base import Attempt, Job, Outcome
+from taskharbor.drivers.memory.member import Member
 from taskharbor.lease import Reservation
 from taskharbor.message import Message
 from taskharbor.states import Reason, State
@@ -18,6 +19,7 @@ class Record:
 
     ``fence`` is that of the last lease, 0 before the first one. ``ready_at`` is when the job
     last became ready. ``cancel_reason`` is set while the job runs and a cancel was requested.
+    ``member``: its place in a flow. ``awaits``: the flow that it handed its work to.
     """
 
     message: Message
@@ -42,6 +44,8 @@ class Record:
     saved: bytes | None = None
     result: bytes | None = None
     error: bytes | None = None
+    member: Member | None = None
+    awaits: str | None = None
     history: deque[Attempt] = field(default_factory=lambda: deque(maxlen=defaults.MAX_HISTORY))
 
     @property
@@ -72,6 +76,16 @@ class Record:
         self.cancel_reason = None
         return reason
 
+    def start_anew(self, *, reset_attempts: bool) -> None:
+        """Forget how the job ended; what it was told and did (error, history, progress) stays."""
+        self.result = None
+        self.unknown_since = None
+        self.settled_fence = None
+        self.finished_at = None
+        if reset_attempts:
+            self.attempts = 0
+            self.losses = 0
+
     def reservation(self) -> Reservation:
         """The running attempt, as its holder sees it."""
         message = self.message
@@ -91,6 +105,8 @@ class Record:
             saved=self.saved,
             cancel_requested=self.cancel_requested,
             holder=self.holder,
+            flow=self.member.flow_id if self.member else None,
+            awaits=self.awaits,
         )
 
     def outcome(self) -> Outcome:
@@ -124,4 +140,6 @@ class Record:
             result=None if brief else self.result,
             error=self.error,
             history=() if brief else tuple(self.history),
+            flow=self.member.flow_id if self.member else None,
+            awaits=self.awaits,
         )

@@ -50,7 +50,7 @@ class Shelves:
         elif state is State.SCHEDULED:
             expires_at = record.due_at if record.expires_at is None else record.expires_at
             self.scheduled.set(job_id, min(record.due_at, expires_at))
-        else:
+        elif state.terminal and record.member is None:
             keep = getattr(record.message.retention, state.value)
             self.finished.set(job_id, (record.finished_at or 0.0) + keep)
 

@@ -25,6 +25,7 @@ from taskharbor.drivers.base import (
     Term,
     Want,
 )
+from taskharbor.drivers.memory.flows import FlowKeeper
 from taskharbor.drivers.memory.keys import Keys
 from taskharbor.drivers.memory.record import Record
 from taskharbor.drivers.memory.shelves import Shelves
@@ -45,7 +46,7 @@ class JobStore:
 
     def __init__(self, first_fence: int = 1) -> None:
         self._lock = Lock()
-        self._jobs = Shelves()
+        self.jobs = Shelves()
         self._waiters = Waiters()
         self._orders = count(1)
         self._fences = count(first_fence)
@@ -54,6 +55,7 @@ class JobStore:
         self._retired: Timeline[float] = Timeline()
         self._terms: dict[str, tuple[str, Term]] = {}
         self._paused: set[str] = set()
+        self.flows = FlowKeeper(self, self._orders)
 
     # --- enqueue
 
@@ -62,7 +64,7 @@ class JobStore:
             return [self._enqueue(now, message) for message in batch]
 
     def _enqueue(self, now: float, message: Message) -> Enqueued:
-        there = self._jobs.get(message.id) or self._jobs.get(self._keys.owner(now, message))
+        there = self.jobs.get(message.id) or self.jobs.get(self._keys.owner(now, message))
         if there is not None:
             return Enqueued(there.id, False, there.message.digest == message.digest)
         due_at = message.due_at(now)
@@ -78,16 +80,16 @@ class JobStore:
         )
         self._keys.take(record)
         self._tombstones.take(message.id)
-        self._line_up(now, record, State.READY if due_at <= now else State.SCHEDULED)
+        self.line_up(now, record, State.READY if due_at <= now else State.SCHEDULED)
         return Enqueued(message.id, True)
 
-    def _line_up(self, now: float, record: Record, state: State) -> None:
+    def line_up(self, now: float, record: Record, state: State) -> None:
         """Put a record that is down up as ready or scheduled."""
         record.state = state
         if state is State.READY:
             record.ready_at = now
             self._waiters.touch(("queue", record.message.queue))
-        self._jobs.put(record)
+        self.jobs.put(record)
 
     # --- settle
 
@@ -98,15 +100,16 @@ class JobStore:
             check_lease_seconds(want.lease_seconds)
         with self._lock:
             settled = [self._settle(now, settlement) for settlement in settlements]
+            self.flows.advance(now)
             if want is None:
                 return Exchange(settled, [], now)
             if holder in self._retired:
                 return Exchange(settled, [], now, retired=True)
             reserved, more = self._reserve(now, holder, want)
-            return Exchange(settled, reserved, now, more)
+            return Exchange(settled, reserved, now, more or self.flows.busy)
 
     def _settle(self, now: float, settlement: Settlement) -> Settled:
-        record = self._jobs.get(settlement.job_id)
+        record = self.jobs.get(settlement.job_id)
         if record is None:
             ended = self._tombstones.ended_by(settlement.job_id, settlement.fence)
             replay = settlement.terminal and ended
@@ -122,11 +125,13 @@ class JobStore:
             terminal_outcome=settlement.terminal,
         )
         if verdict is Verdict.APPLIED:
+            if settlement.awaits and not self.flows.can_be_awaited(settlement.awaits):
+                return Settled(Verdict.NOT_FOUND, record.state)
             self._apply(now, record, settlement)
-        return Settled(verdict, record.state if self._jobs.get(record.id) else None)
+        return Settled(verdict, record.state if self.jobs.get(record.id) else None)
 
     def _apply(self, now: float, record: Record, settlement: Settlement) -> None:
-        self._jobs.take(record)
+        self.jobs.take(record)
         _remember_attempt(now, record, settlement)
         record.losses += settlement.loss
         if not settlement.charged:
@@ -143,14 +148,17 @@ class JobStore:
         if not landing.terminal:
             record.reason = settlement.reason
             record.due_at = now + settlement.delay
-            self._line_up(now, record, landing)
+            record.awaits = settlement.awaits or record.awaits
+            self.line_up(now, record, landing)
+            if settlement.awaits:
+                self.flows.begin_awaited(now, settlement.awaits, record.id)
             return
         record.reason = settlement.reason if settlement.terminal else cancel_reason
         record.result = settlement.result
         record.settled_fence = record.fence
-        self._finish(now, record, landing, lease_length=lease_length)
+        self.finish(now, record, landing, lease_length=lease_length)
 
-    def _finish(
+    def finish(
         self, now: float, record: Record, state: State, *, lease_length: float = 0.0
     ) -> None:
         """Put a record that is down up as terminal, or drop it when nothing is to be kept.
@@ -162,8 +170,9 @@ class JobStore:
         message = record.message
         if message.key_until == "terminal":
             self._keys.drop(record)
-        if getattr(message.retention, state.value) > 0:
-            self._jobs.put(record)
+        if record.member is not None or getattr(message.retention, state.value) > 0:
+            self.jobs.put(record)
+            self.flows.note(now, record)
         else:
             self._keys.drop(record)
             if record.settled_fence is not None:
@@ -172,9 +181,9 @@ class JobStore:
 
     def _expire(self, now: float, record: Record) -> None:
         """A waiting job is past its expiry."""
-        self._jobs.take(record)
+        self.jobs.take(record)
         record.reason = Reason.EXPIRED
-        self._finish(now, record, State.CANCELLED)
+        self.finish(now, record, State.CANCELLED)
 
     # --- reserve and leases
 
@@ -183,7 +192,7 @@ class JobStore:
         reserved: list[Reservation] = []
         skips = defaults.BATCH
         for queue in want.queues:
-            while queue not in self._paused and (record := self._jobs.next_ready(queue)):
+            while queue not in self._paused and (record := self.jobs.next_ready(queue)):
                 if len(reserved) >= want.limit or skips == 0:
                     return reserved, True
                 if record.expired(now):
@@ -194,7 +203,7 @@ class JobStore:
         return reserved, False
 
     def _lease(self, now: float, record: Record, holder: str, seconds: float) -> Reservation:
-        self._jobs.take(record)
+        self.jobs.take(record)
         record.state = State.RUNNING
         record.reason = Reason.RESERVED
         record.attempts += 1
@@ -202,17 +211,17 @@ class JobStore:
         record.holder = holder
         record.reserved_at = now
         record.lease_expires_at = now + seconds
-        self._jobs.put(record)
+        self.jobs.put(record)
         return record.reservation()
 
     def held(self, now: float, holder: str) -> list[Reservation]:
         with self._lock:
-            return [record.reservation() for record in self._jobs.held(holder)]
+            return [record.reservation() for record in self.jobs.held(holder)]
 
     def retire(self, now: float, holder: str) -> list[Reservation]:
         with self._lock:
             self._retired.set(holder, now + RETIRED_SECONDS)
-            return [record.reservation() for record in self._jobs.held(holder)]
+            return [record.reservation() for record in self.jobs.held(holder)]
 
     def extend(
         self, now: float, holder: str, renewals: Sequence[Renewal], seconds: float
@@ -222,7 +231,7 @@ class JobStore:
             return [self._extend(now, renewal, seconds) for renewal in renewals]
 
     def _extend(self, now: float, renewal: Renewal, seconds: float) -> Extended:
-        record = self._jobs.get(renewal.job_id)
+        record = self.jobs.get(renewal.job_id)
         if record is None:
             return Extended(Verdict.NOT_FOUND)
         verdict = judge(
@@ -238,7 +247,7 @@ class JobStore:
             return Extended(verdict)
         expires_at = max(record.lease_expires_at or now, now + seconds)
         record.lease_expires_at = expires_at
-        self._jobs.leases.set(record.id, expires_at)
+        self.jobs.leases.set(record.id, expires_at)
         if renewal.progress is not None:
             record.progress = renewal.progress
         if renewal.saved is not None:
@@ -247,43 +256,46 @@ class JobStore:
 
     def expired(self, now: float, limit: int) -> list[Reservation]:
         with self._lock:
-            names = self._jobs.leases.until(now, limit)
-            return [self._jobs[name].reservation() for name in names]
+            names = self.jobs.leases.until(now, limit)
+            return [self.jobs[name].reservation() for name in names]
 
     # --- time
 
     def promote(self, now: float, limit: int) -> Promoted:
         with self._lock:
-            due = self._jobs.scheduled.until(now, limit)
+            due = self.jobs.scheduled.until(now, limit)
             for name in due:
-                self._promote(now, self._jobs[name])
-            first = self._jobs.scheduled.first()
-            next_due = first[0] if first else None
-            return Promoted(len(due), next_due, next_due is not None and next_due <= now, now)
+                self._promote(now, self.jobs[name])
+            moved = len(due) + self.flows.expire(now, limit) + self.flows.advance(now)
+            firsts = (self.jobs.scheduled.first(), self.flows.expiries.first())
+            next_due = min((first[0] for first in firsts if first), default=None)
+            more = next_due is not None and next_due <= now
+            return Promoted(moved, next_due, more or self.flows.busy, now)
 
     def _promote(self, now: float, record: Record) -> None:
         if record.expired(now):
             self._expire(now, record)
             return
-        self._jobs.take(record)
+        self.jobs.take(record)
         record.reason = Reason.DUE
-        self._line_up(now, record, State.READY)
+        self.line_up(now, record, State.READY)
 
     def prune(self, now: float, limit: int) -> int:
         with self._lock:
-            over = self._jobs.finished.until(now, limit)
+            over = self.jobs.finished.until(now, limit)
             for name in over:
-                self._drop(self._jobs[name])
+                self.drop(self.jobs[name])
             pruned = len(over)
+            pruned += self.flows.prune(now, limit - pruned)
             pruned += self._tombstones.prune(now, limit - pruned)
             for holder in self._retired.until(now, limit - pruned):
                 self._retired.discard(holder)
                 pruned += 1
             return pruned
 
-    def _drop(self, record: Record) -> None:
+    def drop(self, record: Record) -> None:
         """Remove a record for good."""
-        self._jobs.take(record)
+        self.jobs.take(record)
         self._keys.drop(record)
         self._waiters.touch(("job", record.id))
 
@@ -302,10 +314,12 @@ class JobStore:
 
     def cancel(self, now: float, job_ids: Sequence[str], reason: Reason) -> list[CancelVerdict]:
         with self._lock:
-            return [self._cancel(now, job_id, reason) for job_id in job_ids]
+            verdicts = [self.cancel_job(now, job_id, reason) for job_id in job_ids]
+            self.flows.advance(now)
+            return verdicts
 
-    def _cancel(self, now: float, job_id: str, reason: Reason) -> CancelVerdict:
-        record = self._jobs.get(job_id)
+    def cancel_job(self, now: float, job_id: str, reason: Reason) -> CancelVerdict:
+        record = self.jobs.get(job_id)
         if record is None:
             return CancelVerdict.NOT_FOUND
         if record.state.terminal:
@@ -313,16 +327,19 @@ class JobStore:
         if record.state is State.RUNNING:
             record.cancel_reason = record.cancel_reason or reason
             return CancelVerdict.REQUESTED
-        self._jobs.take(record)
+        self.jobs.take(record)
+        awaited = record.awaits if record.state is State.BLOCKED else None
         record.reason = reason
-        self._finish(now, record, State.CANCELLED)
+        self.finish(now, record, State.CANCELLED)
+        if awaited is not None:
+            self.flows.cancel(now, awaited, reason)
         return CancelVerdict.CANCELLED
 
     def wait(self, now: float, queues: Sequence[str], seconds: float) -> bool:
         """Whether a job may have become ready; False when the time was over first."""
         topics = [("queue", queue) for queue in queues]
         with self._lock:
-            if any(q not in self._paused and self._jobs.next_ready(q) for q in queues):
+            if any(q not in self._paused and self.jobs.next_ready(q) for q in queues):
                 return True
             event = self._waiters.add(topics)
         try:
@@ -353,7 +370,7 @@ class JobStore:
         return results
 
     def _results(self, job_ids: Sequence[str]) -> list[Outcome | None]:
-        records = (self._jobs.get(job_id) for job_id in job_ids)
+        records = (self.jobs.get(job_id) for job_id in job_ids)
         return [record.outcome() if record else None for record in records]
 
 

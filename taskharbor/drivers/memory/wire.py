@@ -23,8 +23,9 @@ from typing import Any
 
 import msgpack
 
-from taskharbor.drivers import base
+from taskharbor.drivers import base, flows
 from taskharbor.errors import PayloadTooLarge
+from taskharbor.flow import plan
 from taskharbor.lease import Guard, Reservation, Verdict
 from taskharbor.message import Message, Retention
 from taskharbor.settlement import Settlement
@@ -53,6 +54,16 @@ _RECORDS: tuple[Any, ...] = (
     base.Settled,
     base.Term,
     base.Want,
+    plan.Edge,
+    plan.Flow,
+    plan.Node,
+    plan.Part,
+    flows.EdgePage,
+    flows.FlowEnqueued,
+    flows.FlowInfo,
+    flows.FlowNode,
+    flows.FlowPage,
+    flows.Input,
 )
 _ENUMS: tuple[type[StrEnum], ...] = (
     State,
@@ -63,6 +74,8 @@ _ENUMS: tuple[type[StrEnum], ...] = (
     base.CancelVerdict,
     base.DeleteVerdict,
     base.RequeueVerdict,
+    plan.EdgeKind,
+    plan.FlowState,
 )
 _TUPLE, _FROZENSET, _BIG_INTEGER, _FIRST_FREE = range(4)
 

@@ -1,0 +1,420 @@
+"""What moves in flows: ``flow.progress``, done to records.
+
+Called under the store's lock, by its steps. A record that entered or left a terminal state is
+*noted*; what follows from that stands in the agenda, and ``advance`` works it off page by page.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from taskharbor import defaults
+from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, RequeueVerdict
+from taskharbor.drivers.flows import EdgePage, FlowEnqueued, FlowInfo, FlowNode, FlowPage, Input
+from taskharbor.drivers.memory.member import Arrow, FlowRecord, Member
+from taskharbor.drivers.memory.record import Record
+from taskharbor.drivers.memory.timeline import Timeline
+from taskharbor.errors import InvalidJob
+from taskharbor.flow.plan import Edge, Node, Part
+from taskharbor.flow.progress import Counters, Mark, Stance, Step, mark_of, requeues_to, step
+from taskharbor.states import Reason, State
+
+if TYPE_CHECKING:
+    from taskharbor.drivers.memory.store import JobStore
+
+
+class Errand(NamedTuple):
+    """Something to be walked: the edges of a job, or the jobs of a flow that was sealed or
+    cancelled."""
+
+    of_flow: bool
+    id: str
+
+
+class FlowKeeper:
+    """The flows of one store. ``expiries``: sealed flows by when they are to be cancelled."""
+
+    def __init__(self, store: JobStore, orders: Iterator[int]) -> None:
+        self.expiries: Timeline[float] = Timeline()
+        self._store = store
+        self._orders = orders
+        self._flows: dict[str, FlowRecord] = {}
+        self._keys: dict[str, str] = {}
+        self._ends: Timeline[float] = Timeline()
+        self._agenda: deque[tuple[Errand, int]] = deque()
+
+    def get(self, flow_id: str) -> FlowRecord | None:
+        return self._flows.get(flow_id)
+
+    @property
+    def busy(self) -> bool:
+        """Whether ``advance`` has more to do."""
+        return bool(self._agenda)
+
+    # --- storing
+
+    def store(self, now: float, part: Part) -> FlowEnqueued:
+        """Raises InvalidJob, before anything is changed."""
+        key = part.flow.idempotency_key
+        owner = self._keys.get(key, part.flow.id) if key is not None else part.flow.id
+        if owner != part.flow.id:
+            return FlowEnqueued(owner, False, self._flows[owner].flow.digest == part.flow.digest)
+        flow = self._flows.get(part.flow.id)
+        if flow is not None and flow.sealed:
+            return FlowEnqueued(part.flow.id, True)
+        self._check(flow, part)
+        if flow is None:
+            flow = FlowRecord(part.flow, next(self._orders), now)
+            self._flows[part.flow.id] = flow
+            self._ends.set(part.flow.id, now + defaults.UNSEALED_SECONDS)
+        for index, node in enumerate(part.nodes, part.first):
+            if index not in flow.nodes:
+                self._add_node(now, flow, index, node)
+        for edge in part.edges:
+            self._add_edge(flow, edge)
+        if part.seal:
+            self._seal(now, flow)
+        return FlowEnqueued(part.flow.id, True)
+
+    def _check(self, flow: FlowRecord | None, part: Part) -> None:
+        there = {} if flow is None else flow.nodes
+        new_nodes = 0
+        for index, node in enumerate(part.nodes, part.first):
+            if index not in there:
+                self._check_new(node)
+                new_nodes += 1
+            elif there[index] != node.message.id:
+                raise InvalidJob(f"flow {part.flow.id} has another job {index}; begin a new flow")
+        members = {node.message.id for node in part.nodes}
+        new_edges = sum(self._is_new(part.flow.id, members, edge) for edge in part.edges)
+        edges = new_edges + (0 if flow is None else flow.edges)
+        if part.seal and (len(there) + new_nodes, edges) != (part.flow.size, part.flow.edges):
+            raise InvalidJob(
+                f"flow {part.flow.id} can't be sealed: it has {len(there) + new_nodes} jobs and "
+                f"{edges} edges of {part.flow.size} and {part.flow.edges}; send its other parts"
+            )
+
+    def _check_new(self, node: Node) -> None:
+        if self._store.jobs.get(node.message.id) is not None:
+            raise InvalidJob(f"job id {node.message.id} is taken; a job of a flow is always new")
+        if node.message.idempotency_key is not None:
+            raise InvalidJob(
+                f"job {node.message.id} of a flow has an idempotency key; give it to the flow"
+            )
+
+    def _is_new(self, flow_id: str, coming: set[str], edge: Edge) -> bool:
+        for job_id in (edge.source, edge.target):
+            member = self._member(job_id)
+            if job_id not in coming and (member is None or member.flow_id != flow_id):
+                raise InvalidJob(f"an edge of flow {flow_id} names job {job_id}, not one of its")
+        target = self._member(edge.target)
+        source = None if target is None else target.incoming.get(edge.position)
+        if source not in (None, edge.source):
+            raise InvalidJob(f"job {edge.target} has two predecessors at {edge.position}")
+        return source is None
+
+    def _add_node(self, now: float, flow: FlowRecord, index: int, node: Node) -> None:
+        flow.nodes[index] = node.message.id
+        record = Record(
+            message=node.message,
+            order=next(self._orders),
+            state=State.BLOCKED,
+            reason=Reason.ENQUEUED,
+            enqueued_at=now,
+            due_at=node.message.due_at(now),
+            ready_at=now,
+            expires_at=node.message.expiry(now),
+        )
+        record.member = Member(
+            flow.flow.id,
+            index,
+            node.label,
+            node.errback,
+            node.tolerated,
+            Counters(node.waits_for),
+        )
+        self._store.line_up(now, record, State.BLOCKED)
+
+    def _add_edge(self, flow: FlowRecord, edge: Edge) -> None:
+        source, target = self._member(edge.source), self._member(edge.target)
+        assert source is not None
+        assert target is not None
+        if edge.position not in target.incoming:
+            target.incoming[edge.position] = edge.source
+            source.outgoing.append(Arrow(edge.target, edge.position, edge.kind))
+            flow.edges += 1
+
+    def _member(self, job_id: str) -> Member | None:
+        record = self._store.jobs.get(job_id)
+        return None if record is None else record.member
+
+    def _seal(self, now: float, flow: FlowRecord) -> None:
+        flow.sealed = True
+        self._ends.discard(flow.flow.id)
+        if flow.flow.idempotency_key is not None:
+            self._keys[flow.flow.idempotency_key] = flow.flow.id
+        if flow.flow.expires_in is not None:
+            flow.expires_at = now + flow.flow.expires_in
+            self.expiries.set(flow.flow.id, flow.expires_at)
+        self._agenda.append((Errand(True, flow.flow.id), 0))
+        self.advance(now)
+
+    # --- waiting for a flow
+
+    def can_be_awaited(self, flow_id: str) -> bool:
+        flow = self._flows.get(flow_id)
+        return flow is not None and not flow.sealed and flow.complete and flow.cancelled is None
+
+    def begin_awaited(self, now: float, flow_id: str, parent: str) -> None:
+        flow = self._flows[flow_id]
+        flow.parent = parent
+        self._seal(now, flow)
+
+    def _wake_parent(self, now: float, flow: FlowRecord) -> None:
+        parent = self._store.jobs.get(flow.parent)
+        if parent and parent.state is State.BLOCKED and parent.awaits == flow.flow.id:
+            self._store.jobs.take(parent)
+            parent.reason = Reason.UNBLOCKED
+            parent.due_at = now
+            self._store.line_up(now, parent, State.READY)
+
+    # --- what follows from a job's end
+
+    def note(self, now: float, record: Record) -> None:
+        """The record, put up where it belongs, may have entered or left a terminal state."""
+        member = record.member
+        if member is None:
+            return
+        flow = self._flows[member.flow_id]
+        if not flow.count(member, record.state):
+            return
+        if member.outgoing:
+            self._agenda.append((Errand(False, record.id), 0))
+        if flow.open_nodes:
+            flow.finished_at = None
+            self._ends.discard(flow.flow.id)
+        elif flow.sealed and flow.finished_at is None:
+            flow.finished_at = now
+            self.expiries.discard(flow.flow.id)
+            self._wake_parent(now, flow)
+        if (until := flow.kept_until()) is not None:
+            self._ends.set(flow.flow.id, until)
+
+    def advance(self, now: float, budget: int = defaults.FLOW_PAGE) -> int:
+        """Move up to ``budget`` edges and jobs; how many."""
+        left = budget
+        while self._agenda and left > 0:
+            errand, cursor = self._agenda.popleft()
+            walked = self._walk(now, errand, cursor, left)
+            if walked == left:
+                self._agenda.appendleft((errand, cursor + walked))
+            left -= max(walked, 1)
+        return budget - max(left, 0)
+
+    def _walk(self, now: float, errand: Errand, cursor: int, most: int) -> int:
+        if errand.of_flow:
+            flow = self._flows.get(errand.id)
+            nodes = [] if flow is None else _from(flow.nodes, cursor, most)
+            for job_id in nodes:
+                self._visit(now, self._store.jobs[job_id])
+            return len(nodes)
+        source = self._store.jobs.get(errand.id)
+        if source is None or source.member is None:
+            return 0
+        arrows = source.member.outgoing[cursor : cursor + most]
+        for arrow in arrows:
+            self._move(now, arrow, mark_of(source.state))
+        return len(arrows)
+
+    def _visit(self, now: float, record: Record) -> None:
+        """A job of a flow that was sealed or cancelled."""
+        member = record.member
+        assert member is not None
+        reason = self._flows[member.flow_id].cancelled
+        if reason is None or (record.state is State.BLOCKED and not member.released):
+            self._step(now, record, member)
+        else:
+            self._store.cancel_job(now, record.id, reason)
+
+    def _move(self, now: float, arrow: Arrow, mark: Mark) -> None:
+        old, arrow.mark = arrow.mark, mark
+        target = self._store.jobs[arrow.target]
+        member = target.member
+        assert member is not None
+        member.counters = member.counters.moved(arrow.kind, old, mark)
+        if self._flows[member.flow_id].sealed:
+            self._step(now, target, member)
+
+    def _step(self, now: float, record: Record, member: Member) -> None:
+        cancelled = self._flows[member.flow_id].cancelled
+        wanted = member.wanted
+        if cancelled is not None and wanted is Stance.WAIT:
+            wanted = Stance.SKIP
+        match step(
+            record.state, record.reason, wanted, released=member.released, errback=member.errback
+        ):
+            case Step.RELEASE:
+                self._release(now, record, member)
+                if cancelled is not None:
+                    self._store.cancel_job(now, record.id, cancelled)
+            case Step.SKIP:
+                self._store.jobs.take(record)
+                record.reason = Reason.UPSTREAM
+                self._store.finish(now, record, State.CANCELLED)
+            case Step.BLOCK:
+                self._store.jobs.take(record)
+                record.reason = Reason.UPSTREAM
+                record.start_anew(reset_attempts=True)
+                member.released = False
+                self._store.line_up(now, record, State.BLOCKED)
+                self.note(now, record)
+            case Step.STAY:
+                pass
+
+    def _release(self, now: float, record: Record, member: Member) -> None:
+        self._store.jobs.take(record)
+        record.start_anew(reset_attempts=True)
+        record.reason = Reason.UNBLOCKED
+        record.due_at = record.message.due_at(now)
+        record.expires_at = record.message.expiry(now)
+        member.released = True
+        self._store.line_up(now, record, State.READY if record.due_at <= now else State.SCHEDULED)
+        self.note(now, record)
+
+    # --- operators
+
+    def cancel(self, now: float, flow_id: str, reason: Reason) -> CancelVerdict:
+        flow = self._flows.get(flow_id)
+        if flow is None:
+            return CancelVerdict.NOT_FOUND
+        if flow.finished_at is not None:
+            return CancelVerdict.FINISHED
+        flow.cancelled = flow.cancelled or reason
+        self.expiries.discard(flow_id)
+        self._agenda.append((Errand(True, flow_id), 0))
+        return CancelVerdict.REQUESTED
+
+    def expire(self, now: float, limit: int) -> int:
+        """Cancel up to ``limit`` flows that took too long; how many."""
+        over = self.expiries.until(now, limit)
+        for flow_id in over:
+            self.cancel(now, flow_id, Reason.EXPIRED)
+        return len(over)
+
+    def may_requeue(self, record: Record) -> RequeueVerdict:
+        member = record.member
+        if member is not None:
+            wanted = requeues_to(member.wanted, released=member.released)
+            if wanted is Step.SKIP:
+                return RequeueVerdict.UPSTREAM
+        return RequeueVerdict.REQUEUED
+
+    def requeue_blocks(self, record: Record) -> bool:
+        """Whether a requeued record, taken down, has to wait for others again."""
+        if record.awaits is not None:
+            awaited = self._flows.get(record.awaits)
+            if awaited is None:
+                record.awaits = None
+            elif awaited.finished_at is None:
+                return True
+        member = record.member
+        if member is None:
+            return False
+        return requeues_to(member.wanted, released=member.released) is Step.BLOCK
+
+    def requeued(self, now: float, record: Record) -> None:
+        """A requeued record is up again."""
+        member = record.member
+        if member is None:
+            return
+        flow = self._flows[member.flow_id]
+        flow.cancelled = None
+        member.released = member.released or record.state is not State.BLOCKED
+        self.note(now, record)
+
+    def delete(self, now: float, flow_id: str) -> DeleteVerdict:
+        flow = self._flows.get(flow_id)
+        if flow is None:
+            return DeleteVerdict.NOT_FOUND
+        if flow.sealed and flow.finished_at is None:
+            return DeleteVerdict.RUNNING
+        self._ends.set(flow_id, now)
+        return DeleteVerdict.DELETED
+
+    def prune(self, now: float, limit: int) -> int:
+        """Drop up to ``limit`` jobs of flows that need not be kept; how many."""
+        pruned = 0
+        while pruned < limit and (over := self._ends.until(now, 1)):
+            flow = self._flows[over[0]]
+            for index in list(islice(flow.nodes, limit - pruned)):
+                self._store.drop(self._store.jobs[flow.nodes.pop(index)])
+                pruned += 1
+            if not flow.nodes:
+                self._drop(flow)
+        return pruned
+
+    def _drop(self, flow: FlowRecord) -> None:
+        self._ends.discard(flow.flow.id)
+        self.expiries.discard(flow.flow.id)
+        key = flow.flow.idempotency_key
+        if key is not None and self._keys.get(key) == flow.flow.id:
+            del self._keys[key]
+        del self._flows[flow.flow.id]
+
+    # --- looking
+
+    def inputs(self, job_id: str, after: int, limit: int) -> list[Input]:
+        member = self._member(job_id)
+        if member is None:
+            return []
+        positions = sorted(position for position in member.incoming if position > after)
+        sources = [(position, member.incoming[position]) for position in positions[:limit]]
+        return [
+            Input(position, source, self._store.jobs[source].outcome())
+            for position, source in sources
+        ]
+
+    def page(self, below: int | None, limit: int) -> FlowPage:
+        newest_first = sorted(self._flows.values(), key=lambda flow: flow.order, reverse=True)
+        older = [flow for flow in newest_first if below is None or flow.order < below]
+        infos: list[FlowInfo] = [flow.info() for flow in older[:limit]]
+        return FlowPage(infos, str(older[limit - 1].order) if len(older) > limit else None)
+
+    def nodes(self, flow_id: str, after: int, limit: int) -> list[FlowNode]:
+        flow = self._flows.get(flow_id)
+        indexes = [] if flow is None else sorted(i for i in flow.nodes if i > after)[:limit]
+        return [self._node(flow.nodes[index]) for index in indexes] if flow else []
+
+    def _node(self, job_id: str) -> FlowNode:
+        record = self._store.jobs[job_id]
+        member = record.member
+        assert member is not None
+        return FlowNode(
+            member.index,
+            job_id,
+            record.message.task,
+            record.state,
+            record.reason,
+            member.label,
+            member.errback,
+            member.tolerated,
+        )
+
+    def edges(self, flow_id: str, after: int, limit: int) -> EdgePage:
+        flow = self._flows.get(flow_id)
+        found = [] if flow is None else list(islice(self._edges(flow), after, after + limit + 1))
+        return EdgePage(found[:limit], str(after + limit) if len(found) > limit else None)
+
+    def _edges(self, flow: FlowRecord) -> Iterator[Edge]:
+        for _, source in sorted(flow.nodes.items()):
+            member = self._member(source)
+            for arrow in member.outgoing if member else ():
+                yield Edge(source, arrow.target, arrow.position, arrow.kind)
+
+
+def _from(nodes: dict[int, str], first: int, most: int) -> list[str]:
+    """The jobs with the indexes from ``first`` on; whole flows only."""
+    return [nodes[index] for index in range(first, min(first + most, len(nodes)))]

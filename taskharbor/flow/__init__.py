@@ -1,0 +1,1 @@
+"""Durable flows: jobs that wait for other jobs."""
