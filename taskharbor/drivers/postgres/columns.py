@@ -44,7 +44,7 @@ def of_settlements(settlements: Sequence[Settlement]) -> dict[str, Any]:
     """The arguments of the statement ``exchange`` that say what to settle."""
     if not settlements:
         return _NOTHING
-    (ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards) = zip(
+    (ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards, _) = zip(
         *settlements, strict=True
     )
     successes = moves.count(Move.SUCCEED)

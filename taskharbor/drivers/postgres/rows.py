@@ -30,7 +30,8 @@ def to_exchange(rows: list[Row], settlements: int, holder: str, want: Want | Non
     lease = (now, now + want.lease_seconds) if want else ()
     # One per job on the hot path: built as a tuple, at a third of the cost of the constructor.
     reserved = [
-        _new_tuple(Reservation, (*row[:9], *lease, row[9], row[10], False, holder)) for row in rows
+        _new_tuple(Reservation, (*row[:9], *lease, row[9], row[10], False, holder, None, None))
+        for row in rows
     ]
     return Exchange(settled, reserved, now, more, retired)
 

@@ -168,7 +168,7 @@ def pack_exchange(
 
 
 def _columns(settlements: Sequence[Settlement]) -> tuple[Any, ...]:
-    ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards = zip(
+    ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards, _ = zip(
         *settlements, strict=True
     )
     count = len(ids)
@@ -207,7 +207,7 @@ def exchanged(reply: bytes) -> Exchange:
 
 
 def _reservations(rows: Sequence[Any]) -> list[Reservation]:
-    return [_new_tuple(Reservation, row) for row in rows]
+    return [_new_tuple(Reservation, (*row, None, None)) for row in rows]
 
 
 def reservations(reply: bytes) -> list[Reservation]:
