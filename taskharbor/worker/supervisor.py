@@ -256,17 +256,21 @@ class Supervisor:
     # --- stopping --------------------------------------------------------------------------
 
     def _stop(self, now: float, grace: float) -> None:
-        self._stopping = True
-        self._generations.abandon()
-        self._caretaker.drain()
+        self._begin_stopping()
         self._nursery.stop(now + grace)
 
     def _quit(self, now: float) -> None:
         _log.warning("stopping at once")
+        self._begin_stopping()
+        self._nursery.quit(now + QUIT_SECONDS)
+
+    def _begin_stopping(self) -> None:
+        if not self._stopping:
+            # What a reload cut short long ago says nothing about how this stop went.
+            self._nursery.interrupted = 0
         self._stopping = True
         self._generations.abandon()
         self._caretaker.drain()
-        self._nursery.quit(now + QUIT_SECONDS)
 
     def _ended(self) -> bool:
         """Whether there is nothing left to wait for."""

@@ -70,6 +70,19 @@ def test_a_reload_that_cannot_import_keeps_the_old_generation(
     assert shop.noted.delay(2).get(timeout=10) == 2
 
 
+def test_a_stop_is_clean_though_an_earlier_reload_cut_a_job_short(
+    worker: StartWorker, app: Any, tmp_path: Path
+) -> None:
+    running = worker(grace_seconds=0.1)
+    job = shop.until.delay(str(tmp_path / "let go"))
+    running.wait_noted("started", job=job.id)
+    running.send(signal.SIGHUP)
+    running.wait_event("killing a child: its grace is over", seconds=30)
+    (tmp_path / "let go").touch()
+    job.get(timeout=30)
+    assert running.stop() == ExitCode.OK
+
+
 def test_reload_option_follows_the_source(worker: StartWorker, tmp_path: Path) -> None:
     module = tmp_path / "followed.py"
     source = "from tests.scenarios.shop import app, note\n@app.task\ndef say():\n    return {!r}\n"
