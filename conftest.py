@@ -24,6 +24,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="the long form of chaos and soak tests: more seeds, more time",
     )
+    chaos = parser.getgroup("chaos", "storms over real stores")
+    chaos.addoption("--seeds", type=int, default=1, help="how many storms over each store")
+    chaos.addoption("--first-seed", type=int, default=0)
+    chaos.addoption(
+        "--driver",
+        action="append",
+        choices=["memory", "sqlite", "redis", "postgres"],
+        help="only over this store; may be given several times",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,28 @@
-"""The fixtures of the scenarios: chaos is a scenario that goes on for long."""
+"""Which storms are run: ``--driver redis --seeds 200 --first-seed 1000``."""
 
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.sites import SITES
 from tests.scenarios.conftest import app, url, worker
 
 __all__ = ["app", "url", "worker"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked as long runs with ``--long``."""
+    if not config.getoption("long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"site", "seed"} <= set(metafunc.fixturenames):
+        option = metafunc.config.getoption
+        first = option("first_seed")
+        seeds = range(first, first + option("seeds"))
+        # One of each store after the other, so that a run that is cut short has seen all.
+        cases = [(site, seed) for seed in seeds for site in option("driver") or list(SITES)]
+        metafunc.parametrize(("site", "seed"), cases)

@@ -9,6 +9,7 @@ from tests.scenarios.conftest import StartWorker, on_both_stores
 from tests.scenarios.storm import ride_out
 
 
+@pytest.mark.long
 @on_both_stores
 @pytest.mark.timeout(900)
 def test_a_hundred_thousand_jobs_survive_random_kills(worker: StartWorker, app: TaskHarbor) -> None:

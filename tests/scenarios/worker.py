@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,13 +29,22 @@ class Worker:
     """``taskharbor worker`` with its tree of processes. Use as a context manager: leaving it ends
     the worker and fails if a process of it is still there."""
 
-    def __init__(self, url: str, directory: Path, *, number: int = 1, **settings: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        *,
+        number: int = 1,
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         settings = {"app_path": APP, "concurrency": 2, "log_level": "debug", **settings}
         self.config = WorkerConfig(**settings)
         self.directory = directory
         self.journal = directory / "journal"
         self.log_path = directory / f"worker-{number}.log"
         self._url = url
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._known: dict[int, psutil.Process] = {}
 
@@ -44,6 +54,7 @@ class Worker:
             "TASKHARBOR_URL": self._url,
             "JOURNAL": str(self.journal),
             "PYTHONPATH": os.pathsep.join([str(self.directory), str(ROOT)]),
+            **self._environment,
         }
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -57,7 +68,7 @@ class Worker:
         if ready:
             wait_until(
                 lambda: len(self.children()) == self.config.concurrency,
-                seconds=20,
+                seconds=60,
                 what=f"the children of the worker:\n{self.log()}",
             )
         return self
@@ -90,6 +101,11 @@ class Worker:
     def maintenance(self) -> psutil.Process:
         (process,) = [p for p in self.processes() if _name(p) == "th-maintenance"]
         return process
+
+    @staticmethod
+    def role(process: psutil.Process) -> str:
+        """``th-child``, ``th-supervisor``…; empty for one that is gone."""
+        return _name(process)
 
     def leftovers(self) -> list[psutil.Process]:
         """Processes of this worker, ever seen, that still run."""
@@ -145,9 +161,19 @@ class Worker:
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"the worker did not end:\n{self.log()}") from error
 
-    def stop(self) -> int:
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    def resume(self) -> None:
+        """Let every process of the tree go on that was stopped."""
+        for process in self.processes():
+            _resume(process)
+
+    def stop(self, seconds: float = 20) -> int:
         self.send(signal.SIGTERM)
-        return self.wait()
+        return self.wait(seconds)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -164,6 +164,11 @@ class ServerProcess(ABC):
             raise ServerFailed(f"{self.name} is not running")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._process is not None
+
     def start(self) -> Self:
         """Start, and return when the server answers.
 

@@ -1,0 +1,125 @@
+"""Workers that somebody keeps running: a post is manned again when its worker is gone."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from taskharbor.worker.config import ExitCode
+from tests.chaos import inside, ledger, tasks
+from tests.chaos.orders import LEASE_SECONDS, QUEUES
+from tests.scenarios.worker import Worker
+
+Role = Literal["child", "generation", "supervisor", "maintenance"]
+Pool = Literal["process", "thread"]
+
+
+class Post:
+    """The place of one worker: its directory, clock and URL stay when the worker is replaced.
+
+    ``old``: whoever is started runs the app as it was before its last deploy. ``directory`` is made
+    here.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        url: str,
+        directory: Path,
+        *,
+        old: bool = False,
+        pool: Pool = "process",
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        directory.mkdir()
+        inside.prepare(directory)
+        self.number = number
+        self.old = old
+        self._url = url
+        self._directory = directory
+        self._pool = pool
+        self._lease_seconds = lease_seconds
+        clock = directory / "clock"
+        clock.write_bytes(inside.OFFSET.pack(0.0))
+        with clock.open("r+b") as file:
+            self._clock = mmap.mmap(file.fileno(), 0)
+        self._environment = {
+            inside.CLOCK: str(clock),
+            ledger.DIRECTORY: str(directory.parent / "ledger"),
+        }
+        self._workers: list[Worker] = []
+        self.worker: Worker | None = None
+
+    # --- its worker ------------------------------------------------------------------------
+
+    def man(self, *, ready: bool = False) -> None:
+        """Start a worker, unless one runs. ``ready``: return when its children are there."""
+        if self.worker is not None:
+            return
+        version = {tasks.OLD_VERSION: "1"} if self.old else {}
+        self.worker = Worker(
+            self._url,
+            self._directory,
+            number=len(self._workers) + 1,
+            environment={**self._environment, **version},
+            app_path="tests.chaos.tasks:app",
+            queues=tuple((name, 1) for name in QUEUES),
+            concurrency=2,
+            lease_seconds=self._lease_seconds,
+            grace_seconds=3.0,
+            pool=self._pool,
+            slots=3 if self._pool == "thread" else 1,
+            log_level="info",
+        )
+        self._workers.append(self.worker)
+        self.worker.start(ready=ready)
+
+    def look(self) -> int | None:
+        """The exit code of a worker that has ended meanwhile; the post is empty then."""
+        if self.worker is None:
+            return None
+        self.worker.processes()  # remembers who is there, for `leftovers`
+        code = self.worker.poll()
+        if code is not None:
+            self.worker = None
+        return code
+
+    def find(self, role: Role) -> list[psutil.Process]:
+        """The living processes of that role; none while they are being replaced."""
+        if self.worker is None:
+            return []
+        # The children's names go on with their numbers.
+        return [p for p in self.worker.processes() if self.worker.role(p).startswith(f"th-{role}")]
+
+    def family(self) -> list[psutil.Process]:
+        return [] if self.worker is None else self.worker.processes()
+
+    def leave(self) -> int:
+        """Stop the worker in an orderly way; its exit code. A stopped process is resumed."""
+        worker = self.worker
+        if worker is None:
+            return ExitCode.OK
+        worker.resume()
+        code = worker.stop(seconds=60)
+        self.worker = None
+        return code
+
+    def close(self) -> None:
+        """End whatever is left; AssertionError or TimeoutError if that was not to be."""
+        for worker in self._workers:
+            worker.__exit__()
+        self._clock.close()
+
+    def log(self) -> str:
+        return "\n".join(worker.log() for worker in self._workers)
+
+    # --- its clock -------------------------------------------------------------------------
+
+    def shift_clock(self, seconds: float) -> Callable[[], None]:
+        """Every process of this post reads a wall clock that is off by ``seconds``; undo."""
+        inside.OFFSET.pack_into(self._clock, 0, seconds)
+        return lambda: inside.OFFSET.pack_into(self._clock, 0, 0.0)

@@ -1,0 +1,88 @@
+"""Guards, each to be switched off in the processes of a storm: the checker must notice.
+
+Applied by ``inside`` before anything of ours runs, in every process that is started with exec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def commit(name: str) -> None:
+    """Switch off the guard of this name. Raises KeyError for one that is not known here."""
+    SABOTAGES[name]()
+
+
+def _no_fence_in_memory() -> None:
+    """Whoever shows any fence has the lease."""
+    from taskharbor.drivers.memory import store
+    from taskharbor.lease import Verdict, judge
+
+    def blind(state: Any, *, fence: int, current_fence: int, **facts: Any) -> Verdict:
+        return judge(state, fence=current_fence, current_fence=current_fence, **facts)
+
+    store.judge = blind  # type: ignore[attr-defined]
+
+
+def _no_fence_in_redis() -> None:
+    from taskharbor.drivers.redis import scripts
+
+    real = scripts.load
+    comparisons = (
+        b"if fence ~= m.f then return 'mismatch', job end",
+        b"current ~= fence or ",
+        b"if fence ~= m.f then return {'mismatch', false, false} end",
+    )
+
+    def blind(name: str) -> scripts.Script:
+        text = real(name).text
+        for comparison in comparisons:
+            text = text.replace(comparison, b"")
+        return scripts.Script(name, text, _sha1(text))
+
+    left_out = b"".join(real(name).text for name in ("exchange", "extend"))
+    missing = [each for each in comparisons if each not in left_out]
+    assert not missing, f"the scripts compare fences in another way now: {missing}"
+    scripts.load = blind  # type: ignore[assignment]
+
+
+def _sha1(text: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha1(text, usedforsecurity=False).hexdigest()
+
+
+def _no_unique_key() -> None:
+    """Every message finds its key free."""
+    from taskharbor.drivers.memory.keys import Keys
+
+    Keys.owner = lambda self, now, message: None  # type: ignore[method-assign]
+
+
+def _no_settlement_for_the_lost() -> None:
+    """Maintenance says that it settled what a dead child held, and lets it lie."""
+    from taskharbor.maintenance.service import Service
+
+    def forget(self: Service, driver: Any) -> None:
+        for number in list(self._lost):
+            del self._lost[number]
+            self._listeners.settled(number)
+
+    Service._settle_lost = forget  # type: ignore[method-assign]
+
+
+def _no_renewal_from_outside() -> None:
+    """A child that falls silent is left to its lease."""
+    from taskharbor.maintenance.service import Service
+
+    Service._renew = lambda self, driver, silent: None  # type: ignore[method-assign]
+
+
+SABOTAGES: dict[str, Callable[[], None]] = {
+    "fence-memory": _no_fence_in_memory,
+    "fence-redis": _no_fence_in_redis,
+    "unique-key": _no_unique_key,
+    "lost-child": _no_settlement_for_the_lost,
+    "external-renewal": _no_renewal_from_outside,
+}
