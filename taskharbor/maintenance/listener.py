@@ -6,6 +6,7 @@ ready, so while every child is busy the thread must slow down by itself.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ WAIT_SECONDS = 0.5
 FIRST_PAUSE_SECONDS = 0.002
 """After a hint: time for the child that was woken to take the job, or the same hint comes again."""
 MAX_PAUSE_SECONDS = 0.05
+AT_ONCE_SECONDS = 0.0005
+"""An answer that comes sooner is what the store saw when it was asked, not something new."""
 
 _log = get_logger("taskharbor.maintenance")
 
@@ -60,24 +63,25 @@ class Listener:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
+        pause, hinted_at = FIRST_PAUSE_SECONDS, -math.inf
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
-                hinted = self._wait()
+                self._driver.wait(self._queues, WAIT_SECONDS)
                 self._restarts.lives()
             except StoreError as error:
                 # The main loop reports the outage; here one line per try would be noise.
                 _log.debug("listening failed", error=str(error))
                 self._stop.wait(self._restarts.died(early=True) or FIRST_PAUSE_SECONDS)
                 continue
-            if not hinted:
+            now = time.monotonic()
+            if now - began >= WAIT_SECONDS:
                 continue
-            pause = min(2 * pause, MAX_PAUSE_SECONDS) if self._busy() else FIRST_PAUSE_SECONDS
+            busy = self._busy()
+            pause = min(2 * pause, MAX_PAUSE_SECONDS) if busy else FIRST_PAUSE_SECONDS
+            left = hinted_at + pause - now
+            if left > 0 and (busy or now - began < AT_ONCE_SECONDS):
+                self._stop.wait(left)
+                continue
             self._hint()
-            self._stop.wait(pause)
-
-    def _wait(self) -> bool:
-        """Whether the store answered before the time was over."""
-        began = time.monotonic()
-        self._driver.wait(self._queues, WAIT_SECONDS)
-        return time.monotonic() - began < WAIT_SECONDS
+            hinted_at = now

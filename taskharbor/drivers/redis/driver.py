@@ -16,12 +16,12 @@ from taskharbor.drivers.base import (
     Promoted,
     Remark,
     Renewal,
-    Settled,
     Term,
     Want,
 )
 from taskharbor.drivers.redis import shards, wire
 from taskharbor.drivers.redis.address import Address
+from taskharbor.drivers.redis.around import Around
 from taskharbor.drivers.redis.examining import examine
 from taskharbor.drivers.redis.listening import Listeners
 from taskharbor.drivers.redis.operators import Operators
@@ -69,57 +69,22 @@ class RedisDriver(Operators):
         if not batch:
             return []
         if self._shards == 1:
-            return self._enqueue(0, batch)
+            reply = self._store.run_packed(0, "enqueue", wire.pack_messages(batch))
+            return wire.enqueued(reply, batch)
         homes = [shards.home(one.id, one.idempotency_key, self._shards) for one in batch]
-        return self._store.scattered(batch, homes, self._enqueue)
-
-    def _enqueue(self, shard: int, batch: Sequence[Message]) -> list[Enqueued]:
-        reply = self._store.run_packed(shard, "enqueue", wire.pack_messages(batch))
-        return wire.enqueued(reply, batch)
+        return self._store.scattered("enqueue", batch, homes, wire.pack_messages, wire.enqueued)
 
     def exchange(
         self, holder: str, settlements: Sequence[Settlement], want: Want | None = None
     ) -> Exchange:
-        """With several shards: one step in each shard that has a job to settle, and reserving goes
-        round them until there is enough. A failure between two leaves the first one done."""
+        """With several shards each has a step of its own, see ``around``: a failure leaves those
+        done that were."""
         if want is not None:
             check_lease_seconds(want.lease_seconds)
-        if self._shards == 1:
-            return self._exchange(0, holder, settlements, want)
-        return self._exchange_around(holder, settlements, want)
-
-    def _exchange(
-        self, shard: int, holder: str, settlements: Sequence[Settlement], want: Want | None
-    ) -> Exchange:
-        request = wire.pack_exchange(holder, settlements, want, shard, self._shards)
-        return wire.exchanged(self._store.run_packed(shard, "exchange", request))
-
-    def _exchange_around(
-        self, holder: str, settlements: Sequence[Settlement], want: Want | None
-    ) -> Exchange:
-        places: dict[int, list[int]] = {}
-        for place, one in enumerate(settlements):
-            places.setdefault(self._store.shard_of(one.job_id), []).append(place)
-        settled: dict[int, Settled] = {}
-        reserved: list[Reservation] = []
-        more, retired, now = False, False, 0.0
-        for shard in self._turns():
-            mine = places.get(shard, [])
-            left = want and want._replace(limit=want.limit - len(reserved))
-            if left is not None and left.limit <= 0:
-                left, more = None, bool(reserved)
-            # Without a job to settle or to reserve there is only the time to be asked.
-            if not mine and ((left is None and (places or now)) or not self._store.is_up(shard)):
-                continue
-            reply = self._exchange(shard, holder, [settlements[place] for place in mine], left)
-            settled.update(zip(mine, reply.settled, strict=True))
-            reserved += reply.reserved
-            more, retired = more or reply.more, retired or reply.retired
-            now = max(now, reply.now)
-        if not now:
-            return self._exchange(0, holder, (), want)  # nobody is up: say so
-        verdicts = [settled[place] for place in range(len(settlements))]
-        return Exchange(verdicts, reserved, now, more, retired)
+        if self._shards > 1:
+            return Around(self._store, holder, self._turns()).exchange(settlements, want)
+        request = wire.pack_exchange(holder, settlements, want, 0, 1)
+        return wire.exchanged(self._store.run_packed(0, "exchange", request))
 
     def _turns(self) -> list[int]:
         first = self._next_turn()
@@ -133,20 +98,19 @@ class RedisDriver(Operators):
 
     def _everywhere(self, name: str, request: Any) -> list[Reservation]:
         packed = wire.pack(request)
-        found: list[Reservation] = []
-        for shard in self._store.shards:
-            found += wire.reservations(self._store.run_packed(shard, name, packed))
-        return found
+        replies = self._store.run_each(name, dict.fromkeys(self._store.shards, packed))
+        return [one for reply in replies.values() for one in wire.reservations(reply)]
 
     def extend(self, holder: str, renewals: Sequence[Renewal], seconds: float) -> list[Extended]:
         check_lease_seconds(seconds)
-
-        def in_shard(shard: int, some: Sequence[Renewal]) -> list[Extended]:
-            reply = self._store.run_packed(shard, "extend", wire.pack_renewals(some, seconds))
-            return wire.extended(wire.unpack(reply))
-
         homes = [self._store.shard_of(renewal.job_id) for renewal in renewals]
-        return self._store.scattered(renewals, homes, in_shard)
+        return self._store.scattered(
+            "extend",
+            renewals,
+            homes,
+            lambda some: wire.pack_renewals(some, seconds),
+            lambda reply, _: wire.extended(wire.unpack(reply)),
+        )
 
     def expired(self, limit: int) -> list[Reservation]:
         found = self._everywhere("expired", (limit,))

@@ -28,6 +28,8 @@ AWAITED_MS = 30_000
 """For how long the server remembers who waits for a result, unless told again."""
 RECHECK_SECONDS = 10.0
 """Between two looks at awaited results, in case a server forgot who waits."""
+TAKING_SECONDS = 0.002
+"""What is ready so soon after somebody was told is most likely what they are about to take."""
 SPARE = 8
 """Idle listeners that are kept."""
 
@@ -41,6 +43,7 @@ class Listener:
         self.channel = f"{star}{store.prefix(0)}w:{shards.new_id()}"
         self.queues: tuple[str, ...] = ()
         self.looked_at = 0.0
+        self.told_at = 0.0
         self._pinged_at = 0.0
         self._patience = store.address.timeout_seconds
         self._connection: Any = store.server(0).connect()
@@ -61,7 +64,7 @@ class Listener:
                 self._pinged_at = 0.0
             heard = heard or kind == b"message"
         if heard:
-            self.queues = ()
+            self.queues, self.told_at = (), time.monotonic()
         return heard
 
     def check(self) -> None:
@@ -90,9 +93,14 @@ class Listeners:
         names = tuple(dict.fromkeys(queues))
         deadline = time.monotonic() + seconds
         with self._listener(names) as listener:
-            while not self._is_ready(listener, names):
-                left = deadline - time.monotonic()
-                if left <= 0 or listener.heard(min(left, LOOK_SECONDS)):
+            while True:
+                ready = self._is_ready(listener, names)
+                now = time.monotonic()
+                untaken = listener.told_at + TAKING_SECONDS
+                if ready and now >= untaken:
+                    return
+                until = min(deadline, untaken if ready else now + LOOK_SECONDS)
+                if listener.heard(max(0.0, until - now)) or until >= deadline:
                     return
 
     def _is_ready(self, listener: Listener, queues: tuple[str, ...]) -> bool:
@@ -103,6 +111,7 @@ class Listeners:
         if listener.queues:
             listener.check()
         ready = any(self._store.each_shard("listen", (queues, listener.channel, LISTED_MS)))
+        # Who found something has to look again: of that job nobody will be told.
         listener.queues, listener.looked_at = (() if ready else queues), now
         return ready
 

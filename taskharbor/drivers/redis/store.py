@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import redis
@@ -88,6 +89,52 @@ class Store:
                     raise translate(error, self.address.url) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def run_each(self, name: str, requests: Mapping[int, bytes]) -> dict[int, bytes]:
+        """The script in several shards: all are sent before any reply is read. Raises like ``run``,
+        of several failures the first; what other shards were asked to do is then done."""
+        if len(requests) <= 1 or (self.address.wait_replicas and name in _REPLICATED):
+            return {
+                shard: self.run_packed(shard, name, request) for shard, request in requests.items()
+            }
+        replies: dict[int, bytes] = {}
+        failures: list[redis.RedisError] = []
+        with ExitStack() as unanswered:
+            for shard, server, connection in self._begin(name, requests, failures, unanswered):
+                try:
+                    (replies[shard],) = server.finish(connection)
+                except (NoScriptError, redis.exceptions.MovedError) as error:
+                    self.link.look_again(error)  # it was not run: once more, below
+                except redis.RedisError as error:
+                    failures.append(error)
+            unanswered.pop_all()
+        if failures:
+            self.link.look_again(failures[0])
+            raise translate(failures[0], self.address.url) from failures[0]
+        for shard in requests.keys() - replies.keys():
+            replies[shard] = self.run_packed(shard, name, requests[shard])
+        return replies
+
+    def _begin(
+        self,
+        name: str,
+        requests: Mapping[int, bytes],
+        failures: list[redis.RedisError],
+        unanswered: ExitStack,
+    ) -> list[tuple[int, Server, Any]]:
+        """Send what can be sent, until the first failure."""
+        script = scripts.load(name)
+        sent: list[tuple[int, Server, Any]] = []
+        for shard, request in requests.items():
+            try:
+                server = self.server(shard)
+                connection = server.begin(script.by_hash + self._arguments(shard, request))
+            except redis.RedisError as error:
+                failures.append(error)
+                break
+            unanswered.callback(connection.disconnect)
+            sent.append((shard, server, connection))
+        return sent
+
     def _arguments(self, shard: int, request: bytes) -> bytes:
         """KEYS and ARGV of every script, see ``head.lua``."""
         now = b"" if self._clock is None else b"%d" % wire.micros(self._clock.now())
@@ -108,7 +155,8 @@ class Store:
         return reply
 
     def each_shard(self, name: str, request: Any) -> list[Any]:
-        return [self.run(shard, name, request) for shard in self.shards]
+        replies = self.run_each(name, dict.fromkeys(self.shards, wire.pack(request)))
+        return [wire.unpack(replies[shard]) for shard in self.shards]
 
     def by_shard(self, name: str, job_ids: Sequence[str], *rest: Any) -> list[Any]:
         """Run ``name`` with ``[ids, *rest]`` in each shard that has any of ``job_ids``; answers
@@ -117,18 +165,31 @@ class Store:
             answers: list[Any] = self.run(0, name, (list(job_ids), *rest))
             return answers
         return self.scattered(
+            name,
             job_ids,
             [self.shard_of(job_id) for job_id in job_ids],
-            lambda shard, some: self.run(shard, name, (some, *rest)),
+            lambda some: wire.pack((some, *rest)),
+            lambda reply, _: wire.unpack(reply),
         )
 
-    def scattered(self, items: Sequence[Any], where: Sequence[int], call: Any) -> list[Any]:
-        """``call(shard, items)`` for each shard in ``where``; the answers in the items' order."""
+    def scattered(
+        self,
+        name: str,
+        items: Sequence[Any],
+        where: Sequence[int],
+        pack: Callable[[Sequence[Any]], bytes],
+        read: Callable[[bytes, Sequence[Any]], Sequence[Any]],
+    ) -> list[Any]:
+        """Run ``name`` in each shard of ``where`` with the ``items`` that belong there; the answers
+        in the items' order."""
+        places: dict[int, list[int]] = {}
+        for place, shard in enumerate(where):
+            places.setdefault(shard, []).append(place)
+        mine = {shard: [items[place] for place in some] for shard, some in places.items()}
+        requests = {shard: pack(some) for shard, some in mine.items()}
         answers: list[Any] = [None] * len(items)
-        for shard in sorted(set(where)):
-            places = [place for place, other in enumerate(where) if other == shard]
-            some = call(shard, [items[place] for place in places])
-            for place, answer in zip(places, some, strict=True):
+        for shard, reply in self.run_each(name, requests).items():
+            for place, answer in zip(places[shard], read(reply, mine[shard]), strict=True):
                 answers[place] = answer
         return answers
 

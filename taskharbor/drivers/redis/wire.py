@@ -274,7 +274,7 @@ def job(row: tuple[Any, ...], *, brief: bool) -> Job:
         saved=_present(saved),
         result=None if brief else _present(result),
         error=_present(error),
-        history=() if brief else _history(changing, history),
+        history=() if brief else _history(changing, history, error),
     )
 
 
@@ -284,10 +284,13 @@ def _fragment(fragment: bytes) -> Any:
     return [unpacker.unpack() for _ in range(4)]
 
 
-def _history(changing: dict[bytes, Any], entries: Sequence[bytes]) -> tuple[Attempt, ...]:
+def _history(
+    changing: dict[bytes, Any], entries: Sequence[bytes], last_error: Any
+) -> tuple[Attempt, ...]:
     rows = [unpack(entry) for entry in entries]
     if b"g" in changing:
-        rows.append(changing[b"g"])
+        *others, has_error = changing[b"g"]
+        rows.append((*others, last_error if has_error else None))
     return tuple(
         Attempt(
             fence,

@@ -15,7 +15,8 @@ local function prepare(head)
   local queue, priority, retention, key, key_until, expires, eta, delay, expires_in = unpack(head)
   if expires_in then expires = now + expires_in end
   local due = eta and math.max(now, eta) or now + delay
-  local is_plain = not (retention and retention[1] <= 0) and not (key and key_until == 'terminal')
+  local kept = not retention or retention[1] > 0
+  local is_plain = not key or kept and key_until ~= 'terminal'
   return {
     queue = queue, key = key, key_until = key_until, expires = expires or nil, priority = priority,
     retention = retention, due = due, base = (100 - priority) * PRIORITY_STEP,

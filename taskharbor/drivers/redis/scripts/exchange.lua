@@ -30,18 +30,13 @@ local function settle_clean(distinct, ids, fences, results, others)
   local mutables, unleased, kept = later('HSET', 'm'), later('ZREM', 'l'), later('ZADD', 'z')
   local results_put, no_longer_awaited = later('HSET', 'R'), later('HDEL', 'W')
   local let_go, ended = {}, {} -- holder -> ids; queue -> how many succeeded
+  local gone, stones = {}, {} -- ids of those that are not kept, and their tombstones
 
-  -- Whether a plain running job is `fence`'s to end; then it has succeeded.
+  -- The code of the answer when a plain running job is `fence`'s to end; then it has succeeded.
   local function succeed(id, fence, record, result)
-    local state, _, flags, _, _, current, _, _, expiry, keep, queue, owner =
+    local state, _, flags, _, _, current, _, reserved, expiry, keep, queue, owner =
       struct.unpack(MUTABLE, record)
-    if state ~= RUNNING or flags ~= PLAIN or current ~= fence or now >= expiry then return false end
-    local n = #mutables
-    mutables[n + 1] = id
-    mutables[n + 2] = success .. string.sub(record, AT_ATTEMPTS, AT_MOMENT - 1) .. time_now
-      .. string.sub(record, AT_KEEP)
-    kept[n + 1] = now + keep
-    kept[n + 2] = id
+    if state ~= RUNNING or flags ~= PLAIN or current ~= fence or now >= expiry then return nil end
     unleased[#unleased + 1] = id
     local held = let_go[owner]
     if not held then
@@ -49,21 +44,54 @@ local function settle_clean(distinct, ids, fences, results, others)
       let_go[owner] = held
     end
     held[#held + 1] = id
+    if keep <= 0 then
+      gone[#gone + 1] = id
+      stones[#gone] = {fence, now + expiry - reserved}
+      count(queue, 'running', -1)
+      return 'a0'
+    end
+    local n = #mutables
+    mutables[n + 1] = id
+    mutables[n + 2] = success .. string.sub(record, AT_ATTEMPTS, AT_MOMENT - 1) .. time_now
+      .. string.sub(record, AT_KEEP)
+    kept[n + 1] = now + keep
+    kept[n + 2] = id
     if result then
       n = #results_put
       results_put[n + 1] = id
       results_put[n + 2] = result
     end
     ended[queue] = (ended[queue] or 0) + 1
-    return true
+    return 'a4'
+  end
+
+  -- jobs.lua's `forget`. Such a job has neither key nor history nor error.
+  local function forget_gone()
+    local raws_, buckets = many('j', gone), {}
+    for _, key in ipairs({'j', 'm', 'p', 'v'}) do
+      local fields = later('HDEL', key)
+      for i = 1, #gone do fields[i] = gone[i] end
+    end
+    local tombs, ends = later('HSET', 'T'), later('ZADD', 't')
+    for i, id in ipairs(gone) do
+      local fence, until_ = unpack(stones[i])
+      tombs[2 * i - 1], tombs[2 * i] = id, cmsgpack.pack({fence, 'succeeded', until_})
+      ends[2 * i - 1], ends[2 * i] = until_, id
+      local order = struct.unpack('>d', raws_[i])
+      local bucket = text(math.floor(order / BUCKET))
+      local fields = buckets[bucket] or later('HDEL', 'o:' .. bucket)
+      buckets[bucket] = fields
+      fields[#fields + 1] = text(order % BUCKET)
+      thinned[bucket] = true
+    end
   end
 
   for i = 1, #ids do
     local clean = not others
       or moves[i] == 'succeed' and guards[i] == 'valid' and not losses[i] and not errors[i]
     local record = clean and stored[i]
-    if record and succeed(ids[i], fences[i], record, results and results[i]) then
-      codes[i] = 'a4'
+    codes[i] = record and succeed(ids[i], fences[i], record, results and results[i])
+    if codes[i] then
       if awaited[i] then
         announce(awaited[i])
         no_longer_awaited[#no_longer_awaited + 1] = ids[i]
@@ -72,6 +100,7 @@ local function settle_clean(distinct, ids, fences, results, others)
       slow[#slow + 1] = i
     end
   end
+  if #gone > 0 then forget_gone() end
   for queue, number in pairs(ended) do
     count(queue, 'running', -number)
     count(queue, 'succeeded', number)
@@ -101,10 +130,18 @@ local function look(first_ready)
   return lines, left <= 0 and limit > 0
 end
 
-local function is_fresh(lines)
+-- Whether a job that was never tried needs nothing of jobs.lua.
+local function is_simple(raw)
+  local flags = string.byte(raw, FLAGS_AT)
+  if flags ~= PLAIN + EXPIRES then return flags == PLAIN end
+  local _, _, _, _, _, extra = struct.unpack(RAW, raw)
+  return now < cmsgpack.unpack(extra)[4]
+end
+
+local function are_simple(lines)
   for _, line in ipairs(lines) do
     for i = 1, #line.ids do
-      if line.records[i] or string.byte(line.raws[i], FLAGS_AT) ~= PLAIN then return false end
+      if line.records[i] or not is_simple(line.raws[i]) then return false end
     end
   end
   return true
@@ -162,7 +199,7 @@ local function take(lines, retry)
     endings = {}
     local begun_here = 0
     for i = 1, #ids do
-      if line.first and not records[i] and string.byte(raws[i], FLAGS_AT) == PLAIN then
+      if line.first and not records[i] and is_simple(raws[i]) then
         fence = fence + shards
         begin(ids[i], raws[i])
         begun_here = begun_here + 1
@@ -200,7 +237,7 @@ local retired = want and redis.call('ZSCORE', prefix .. 'X', holder) and true or
 if retired or want and #want[1] == 0 then want = false end
 local lines, more = {}, false
 if want and #slow == 0 then lines, more = look(first_stored) end
-if #slow == 0 and is_fresh(lines) then
+if #slow == 0 and are_simple(lines) then
   local reserved = #lines > 0 and take(lines) or array(0)
   flush_batch()
   return answer(reserved, more, retired)
@@ -241,23 +278,20 @@ local function judge(id, fence, guard, terminal)
   return terminal and 'already' or 'not_running', job
 end
 
+-- The newest entry of the history is kept with the job, and its error is the job's last one; what
+-- came before is in a list, which most jobs never have.
 local function remember(job, move, reason, error, loss)
   if move == 'release' and not loss then return end
   local m = job.m
-  -- A clean first success needs no list: it can be read off the job itself.
-  if move == 'succeed' and reason == 'succeeded' and not m.y and not m.g and not error then
-    m.g = {m.f, m.a, m.h, m.t, now, reason, false}
-    return
+  local last = m.g
+  if last then
+    if last[7] == true then last[7] = hget('E', job.id) end
+    local entries = lists[job.id] or {}
+    lists[job.id] = entries
+    entries[#entries + 1] = cmsgpack.pack(last)
+    m.y = true
   end
-  local key = prefix .. 'h:' .. job.id
-  lists[key] = lists[key] or {}
-  local entries = lists[key]
-  if m.g then
-    entries[#entries + 1] = cmsgpack.pack(m.g)
-    m.g = nil
-  end
-  entries[#entries + 1] = cmsgpack.pack({m.f, m.a, m.h, m.t, now, reason, error or false})
-  m.y = true
+  m.g = {m.f, m.a, m.h, m.t, now, reason, error and true or false}
 end
 
 -- The two characters of the answer.
@@ -299,6 +333,7 @@ local function settle_slow(ids, fences, results, others)
   local slow_ids = {}
   for n, i in ipairs(slow) do slow_ids[n] = ids[i] end
   load_jobs(slow_ids)
+  preload('E', slow_ids)
   for _, i in ipairs(slow) do
     local result = results and results[i]
     if others then
@@ -315,10 +350,10 @@ end
 -- The first `need` ready ids of a queue, as they will be after what was settled above, and
 -- whether they are simply the first that are stored.
 local function first_ready(queue, need)
-  local key = prefix .. 'r:' .. queue
+  local key = 'r:' .. queue
   local released = zsets[key]
   if not released then return first_stored(queue, need) end
-  local stored = redis.call('ZRANGE', key, 0, need - 1, 'WITHSCORES')
+  local stored = redis.call('ZRANGE', prefix .. key, 0, need - 1, 'WITHSCORES')
   local line = {}
   for i = 1, #stored, 2 do line[#line + 1] = {stored[i], tonumber(stored[i + 1])} end
   for id, score in pairs(released) do

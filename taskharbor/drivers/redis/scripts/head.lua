@@ -54,7 +54,7 @@ local DEFAULT_RETENTION = {3600e6, 604800e6, 2592000e6}
 --   fragment  msgpack id, queue, task, body: how a reservation begins
 local RAW = '>ddbBBc0Hc0'
 local FLAGS_AT = 18 -- where they stand, from 1
-local PLAIN, EXPIRES = 1, 2 -- flags. PLAIN: no key that a terminal state frees, succeeded is kept
+local PLAIN, EXPIRES = 1, 2 -- flags. PLAIN: a success frees no key
 
 -- MUTABLE: state, reason, flags, attempts, losses, fence, due, reserved, moment, keep, queue,
 -- holder, rest
@@ -108,6 +108,7 @@ local counts = {}
 local woken = {} -- queue -> jobs that became ready
 local told = {} -- channel -> true: a job that it waits for has ended
 local queued = {} -- {command, key, values}
+local thinned = {} -- buckets of the order index that lost an entry
 
 -- An empty list of values for one variadic command; the caller appends to it.
 local function later(command, key)
@@ -168,6 +169,14 @@ local function write_hints()
   end
 end
 
+local function write_thinned()
+  for bucket in pairs(thinned) do
+    if redis.call('EXISTS', prefix .. 'o:' .. bucket) == 0 then
+      redis.call('ZREM', prefix .. 'O', bucket)
+    end
+  end
+end
+
 local function write_queued()
   for _, one in ipairs(queued) do chunks(one[1], one[2], one[3]) end
 end
@@ -175,6 +184,7 @@ end
 -- For scripts that do without jobs.lua.
 local function flush_batch()
   write_queued()
+  write_thinned()
   write_counts()
   write_hints()
 end

@@ -2,7 +2,7 @@
 
 local TERMINAL = {succeeded = 1, cancelled = 2, dead = 3}
 local BY_ORDER = {dead = 'D', cancelled = 'C'}
-local HISTORY = 50
+local HISTORY = 49 -- entries in the list; the newest is with the job
 
 local STATES = {'scheduled', 'ready', 'running', 'succeeded', 'dead', 'cancelled'}
 local REASONS = {
@@ -164,7 +164,6 @@ end
 -- Writing -------------------------------------------------------------------------------------
 
 local zsets, sets, lists, gone = {}, {}, {}, {}
-local thinned = {} -- buckets of the order index that lost an entry
 
 local function change(group, key, member, value)
   local changes = group[key]
@@ -176,14 +175,14 @@ local function change(group, key, member, value)
 end
 
 -- score false: the member is taken out
-local function zput(key, member, score) change(zsets, prefix .. key, member, score) end
-local function sput(key, member, present) change(sets, prefix .. key, member, present) end
+local function zput(key, member, score) change(zsets, key, member, score) end
+local function sput(key, member, present) change(sets, key, member, present) end
 
 local function save(job) job.dirty = true end
 
 local function flush_group(group, added, removed, with_score)
-  for key, changes in pairs(group) do
-    local add, drop = {}, {}
+  for name, changes in pairs(group) do
+    local key, add, drop = prefix .. name, {}, {}
     for member, value in pairs(changes) do
       if not value then
         drop[#drop + 1] = member
@@ -223,15 +222,12 @@ local function flush()
   flush_hashes()
   flush_group(zsets, 'ZADD', 'ZREM', true)
   flush_group(sets, 'SADD', 'SREM', false)
-  for bucket in pairs(thinned) do
-    if redis.call('EXISTS', prefix .. 'o:' .. bucket) == 0 then
-      redis.call('ZREM', prefix .. 'O', bucket)
-    end
-  end
+  write_thinned()
   for key in pairs(gone) do redis.call('UNLINK', key) end
-  for key, values in pairs(lists) do
-    chunks('RPUSH', key, values)
-    redis.call('LTRIM', key, -HISTORY, -1)
+  for id, entries in pairs(lists) do
+    local key = prefix .. 'h:' .. id
+    local count = redis.call('RPUSH', key, unpack(entries))
+    if count > HISTORY then redis.call('LTRIM', key, -HISTORY, -1) end
   end
   write_counts()
   write_hints()
@@ -302,7 +298,7 @@ local function forget(job)
   local id = job.id
   for _, key in ipairs({'j', 'm', 'R', 'E', 'p', 'v'}) do hput(key, id, false) end
   if job.m.y then gone[prefix .. 'h:' .. id] = true end
-  lists[prefix .. 'h:' .. id] = nil
+  lists[id] = nil
   local bucket = text(math.floor(job.order / BUCKET))
   hput('o:' .. bucket, text(job.order % BUCKET), false)
   thinned[bucket] = true

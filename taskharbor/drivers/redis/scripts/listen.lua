@@ -1,6 +1,6 @@
--- Ask to be told when a job becomes ready.
+-- Look whether a job is ready; with a channel, ask to be told when one becomes so.
 --
--- request  [[queue...], channel, for_ms]
+-- request  [[queue...], channel or false, for_ms]
 -- returns  whether a job may be ready already
 -- O(queues * log(listeners))
 local queues, channel, for_ms = request[1], request[2], request[3]
@@ -9,12 +9,10 @@ local ready = false
 for i, queue in ipairs(queues) do
   if paused[i] == 0 and redis.call('EXISTS', prefix .. 'r:' .. queue) == 1 then ready = true end
 end
-if not ready then
-  for _, queue in ipairs(queues) do
-    local key = prefix .. 'A:' .. queue
-    -- NX: who has waited longest is told first, however often it asks.
-    redis.call('ZADD', key, 'NX', now, channel)
-    redis.call('PEXPIRE', key, for_ms)
-  end
+for _, queue in ipairs(channel and queues or {}) do
+  local key = prefix .. 'A:' .. queue
+  -- NX: who has waited longest is told first, however often it asks.
+  redis.call('ZADD', key, 'NX', now, channel)
+  redis.call('PEXPIRE', key, for_ms)
 end
 return cmsgpack.pack(ready)
