@@ -48,9 +48,11 @@ class Snoozed:
 
 @dataclass(frozen=True, slots=True)
 class CancelledItself:
-    """The task ended the job by raising Cancel."""
+    """The task ended the job by raising Cancel: of its own accord (``Reason.TASK``), or because it
+    was asked to."""
 
     error: bytes | None = None
+    reason: Reason = Reason.TASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,8 @@ def decide(
             return _failed(job, policy, outcome, rng)
         case Snoozed(delay):
             return Settlement.snooze(job.id, job.fence, delay=delay)
-        case CancelledItself(error):
-            return Settlement.cancel(job.id, job.fence, error=error)
+        case CancelledItself(error, reason):
+            return Settlement.cancel(job.id, job.fence, error=error, reason=reason)
         case HandedBack(started):
             return _handed_back(job, policy, started=started)
         case Lost():
@@ -136,9 +138,8 @@ def _handed_back(job: Reservation, policy: Policy, *, started: bool) -> Settleme
         return Settlement.die(
             job.id, job.fence, error=None, reason=Reason.WORKER_LOST, loss=True, guard=Guard.ANY
         )
-    return Settlement.release(
-        job.id, job.fence, loss=started, guard=Guard.ANY if started else Guard.VALID
-    )
+    # The fence is enough: while it is the job's own nobody else has it, however late this comes.
+    return Settlement.release(job.id, job.fence, loss=started, guard=Guard.ANY)
 
 
 def _lost(job: Reservation, policy: Policy, lost: Lost, rng: Random) -> Settlement:

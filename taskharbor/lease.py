@@ -69,7 +69,8 @@ class Guard(StrEnum):
     EXPIRED = "expired"
     """The reaper's: only if the lease is still expired."""
     ANY = "any"
-    """For a holder that was retired: it is known to be gone, so time does not matter."""
+    """Whatever the time: the holder was retired, so it is known to be gone, or it hands back what
+    it never started. While the fence is current nobody else has the job."""
 
 
 def judge(

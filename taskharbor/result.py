@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import math
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from taskharbor import apps, codec
 from taskharbor.errors import (
+    InvalidJob,
     JobCancelled,
     JobError,
     JobNotFound,
@@ -71,26 +73,29 @@ class AsyncResult(Generic[R]):
 
         Raises TaskFailed when the job is dead (an instance of the exception's own type too, where
         that is a built-in one), JobCancelled, ResultTimeout, ResultNotStored, and JobNotFound when
-        the job is gone: it never waits for a job that is not there.
+        the job is gone: it never waits for a job that is not there. InvalidJob (a ValueError) for
+        a ``timeout`` that is no number.
         """
         return self._value(self._wait(timeout))
 
     async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - get()'s name
         """``get()`` for async code."""
-        outcome = await self.app.bridge.wait(self.app, self.id, timeout)
+        outcome = await self.app.bridge.wait(self.app, self.id, _checked(timeout))
         if outcome is None:
             raise not_found(self.id)
         return self._value(outcome)
 
     def wait(self, timeout: float | None = None) -> State:
-        """Wait until the job is over; its state. Raises ResultTimeout and JobNotFound."""
+        """Wait until the job is over; its state. Raises ResultTimeout and JobNotFound, and
+        InvalidJob like ``get()``."""
         outcome = self._wait(timeout)
         if not outcome.state.terminal:
             raise _timed_out(self.id, outcome, timeout)
         return outcome.state
 
     def _wait(self, timeout: float | None) -> Outcome:
-        ends = None if timeout is None else time.monotonic() + timeout
+        seconds = _checked(timeout)
+        ends = None if seconds is None else time.monotonic() + seconds
         while True:
             left = _WAIT_SECONDS if ends is None else ends - time.monotonic()
             outcome = self._outcome_within(min(max(left, 0.0), _WAIT_SECONDS))
@@ -181,6 +186,15 @@ class AsyncResult(Generic[R]):
 
 def _unpickle(job_id: str, app_name: str, created: bool, same_request: bool) -> AsyncResult[Any]:
     return AsyncResult(job_id, apps.find(app_name), created, same_request)
+
+
+def _checked(timeout: object) -> float | None:
+    """``timeout``; None if it is infinite. What is over already (0, negative) is one look."""
+    if timeout is None or timeout == math.inf:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout != timeout:
+        raise InvalidJob(f"timeout is {timeout!r}; use a number of seconds, or None to wait on")
+    return timeout
 
 
 # --- errors -----------------------------------------------------------------------------------

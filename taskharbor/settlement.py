@@ -72,9 +72,11 @@ class Settlement(NamedTuple):
         return cls(job_id, fence, Move.DIE, reason, 0.0, None, error, loss, False, guard)
 
     @classmethod
-    def cancel(cls, job_id: str, fence: int, *, error: bytes | None = None) -> Self:
+    def cancel(
+        cls, job_id: str, fence: int, *, error: bytes | None = None, reason: Reason = Reason.TASK
+    ) -> Self:
         """The task itself ended the job without success or failure."""
-        return cls(job_id, fence, Move.CANCEL, Reason.TASK, 0.0, None, error)
+        return cls(job_id, fence, Move.CANCEL, reason, 0.0, None, error)
 
     @classmethod
     def release(

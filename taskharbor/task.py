@@ -49,7 +49,7 @@ class Task(Generic[P, R]):
     ) -> None:
         update_wrapper(cast(Any, self), function)
         self.app = app
-        self.name = name or default_name(function)
+        self.name = default_name(function) if name is None else name
         check_name("task", self.name)
         self.function = function
         self.bind = bind

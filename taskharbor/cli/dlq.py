@@ -178,12 +178,14 @@ def purge(
     app_path: str | None,
     as_json: bool,
 ) -> None:
-    """Delete dead jobs for good.
+    """Delete dead jobs for good. Asks first; with --json it needs --yes.
 
     \b
     Example:
       taskharbor dlq purge --queue mail --yes
     """
+    if as_json and not yes:
+        raise click.UsageError("--json can't ask whether to delete; give --yes")
     with open_store(url, app_path) as driver:
         if not yes:
             asked = f" of queue {queue}" if queue else ""

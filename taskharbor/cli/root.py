@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from traceback import format_exception
 from typing import Any, NamedTuple
 
 import click
@@ -87,6 +88,24 @@ class Root(click.Group):
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(Exit.INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows how these end
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no outcome we know
+            if ctx.params["traceback"]:
+                click.echo("".join(format_exception(error)), err=True, nl=False)
+            print_error(ctx, Unforeseen(error))
+            ctx.exit(Exit.INTERNAL)
+
+
+class Unforeseen(TaskHarborError):
+    """An exception that no command raises on purpose."""
+
+    def __init__(self, error: Exception) -> None:
+        shown = f"{type(error).__name__}: {error}".rstrip(": ")
+        super().__init__(
+            f"{shown}. This should not happen: please report it, with the traceback that "
+            "'taskharbor --traceback …' shows"
+        )
 
 
 def _suggestion(word: str) -> str:
@@ -105,7 +124,8 @@ def _suggestion(word: str) -> str:
     __version__,
     message=f"taskharbor %(version)s (Python {'.'.join(map(str, sys.version_info[:3]))})",
 )
-def cli() -> None:
+@click.option("--traceback", is_flag=True, help="Show where an unforeseen error came from.")
+def cli(traceback: bool) -> None:
     """Durable background jobs: run workers, put jobs in line, look at them and steer them.
 
     The store is named by --url, else by the app (-A), else by the environment variable

@@ -76,7 +76,11 @@ class Enqueued(NamedTuple):
 
 
 class Want(NamedTuple):
-    """What to reserve: up to ``limit`` jobs, all of the first queue before the next one's."""
+    """What to reserve: up to ``limit`` jobs, all of the first queue before the next one's.
+
+    Who wants nothing passes no want: with a ``limit`` of 0 nothing is reserved, and the answer's
+    ``more`` means nothing.
+    """
 
     queues: tuple[str, ...]
     limit: int

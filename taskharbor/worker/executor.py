@@ -204,7 +204,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
             # The limit may have struck in the 'finally', before its only line.
             control.interrupt = None
-            return _raised(task, error)
+            return _raised(work, error)
         return _returned(task, value)
 
     def _call_in_thread(self, work: Work, control: Control) -> Ended:
@@ -232,7 +232,7 @@ class Executor:
                     transaction.verify()
             control.settled = isinstance(ended.outcome, Succeeded)
         except Exception as error:  # noqa: BLE001 - a constraint that the commit checked, for one
-            return _not_committed(work.task, error, begun, self._rng)
+            return _not_committed(work, error, begun, self._rng)
         return ended
 
     async def _await(self, work: Work) -> Ended:
@@ -248,9 +248,9 @@ class Executor:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise  # it is us who are cancelled
-            return _raised(task, error)
+            return _raised(work, error)
         except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
-            return _raised(task, error)
+            return _raised(work, error)
         return _returned(task, value)
 
     def _run_coroutine(self, work: Work) -> Ended:
@@ -265,7 +265,7 @@ class Executor:
             # SystemExit or KeyboardInterrupt out of an asyncio task that the task's code started:
             # asyncio stops the loop then, and leaves everything else in it hanging.
             self._discard(runner)
-            return _raised(work.task, error)
+            return _raised(work, error)
 
     def _runner(self) -> asyncio.Runner:
         """This thread's event loop: kept, so that clients bound to it live from job to job."""
@@ -326,7 +326,7 @@ def _returned(task: Task[..., Any], value: object) -> Ended:
     return Ended(Succeeded(result))
 
 
-def _raised(task: Task[..., Any], error: BaseException) -> Ended:
+def _raised(work: Work, error: BaseException) -> Ended:
     error = _steering(error)
     match error:
         case Retry():
@@ -337,13 +337,16 @@ def _raised(task: Task[..., Any], error: BaseException) -> Ended:
         case Snooze():
             return Ended(Snoozed(error.delay), error)
         case Cancel():
-            return Ended(CancelledItself(_failure(error)), error)
+            # What an operator asked for, and the task heeded, is the operator's doing.
+            reason = Reason.OPERATOR if work.job.cancelled else Reason.TASK
+            return Ended(CancelledItself(_failure(error), reason), error)
         case _:
             reason = Reason.TIMED_OUT if isinstance(error, SoftTimeLimit) else Reason.RAISED
-            return Ended(Failed(_failure(error), reason, task.options.retries(error)), error)
+            retryable = work.task.options.retries(error)
+            return Ended(Failed(_failure(error), reason, retryable), error)
 
 
-def _not_committed(task: Task[..., Any], error: Exception, begun: bool, rng: Random) -> Ended:
+def _not_committed(work: Work, error: Exception, begun: bool, rng: Random) -> Ended:
     """Why a transaction did not end as it should, and what that makes of its attempt."""
     if isinstance(error, TransactionEnded | ConfigurationError):
         return Ended(Failed(_failure(error), retryable=False), error)
@@ -355,7 +358,7 @@ def _not_committed(task: Task[..., Any], error: Exception, begun: bool, rng: Ran
         # which ends a job whose own statements break the connection again and again.
         return Ended(Lost(_failure(error), started=False, guard=Guard.VALID), error)
     # A lost lease among others: the store refuses what is made of that.
-    return _raised(task, error)
+    return _raised(work, error)
 
 
 def _steering(error: BaseException) -> BaseException:

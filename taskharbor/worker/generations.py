@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
@@ -18,6 +19,9 @@ from taskharbor.worker.wake import Wake
 
 MODULE = "taskharbor.worker.generation"
 LEAVE_SECONDS = 5.0
+LONG_IMPORT_SECONDS = 5.0
+"""An import that takes longer is worth a line in the log, and another whenever it has taken twice
+as long again."""
 
 _log = get_logger("taskharbor.worker")
 
@@ -37,11 +41,13 @@ class AppInfo:
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """``info`` None: it is still importing the app."""
+    """``info`` None: it is still importing the app. ``remind_at``: when that takes too long."""
 
     process: Subprocess
     import_in_children: bool
     info: AppInfo | None = None
+    started_at: float = 0.0
+    remind_at: float = inf
 
 
 class Generations:
@@ -74,7 +80,10 @@ class Generations:
             rows=self._table.children,
             import_in_children=info is not None,
         )
-        self.loading = Generation(process, import_in_children=info is not None, info=info)
+        now = time.monotonic()
+        self.loading = Generation(
+            process, info is not None, info, started_at=now, remind_at=now + LONG_IMPORT_SECONDS
+        )
 
     def abandon(self) -> None:
         """Give up the one that is being loaded."""
@@ -82,6 +91,23 @@ class Generations:
             self.loading.process.kill()
             self.loading.process.channel.close()
             self.loading = None
+
+    def remind(self, now: float) -> float:
+        """Say it when the import of the app takes long, which it may do for ever; when to come
+        again."""
+        loading = self.loading
+        if loading is None:
+            return inf
+        if now >= loading.remind_at:
+            seconds = now - loading.started_at
+            _log.warning(
+                "the app is still being imported; SIGUSR1 shows where it is",
+                app=self._config.app_path,
+                pid=loading.process.pid,
+                seconds=round(seconds, 1),
+            )
+            loading.remind_at = now + seconds
+        return loading.remind_at
 
     def ready(self, generation: Generation, frame: Frame) -> bool:
         """The import is done; whether the generation can serve."""

@@ -19,7 +19,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from taskharbor.drivers.base import Extended, Settled
-from taskharbor.lease import Reservation, Verdict
+from taskharbor.lease import Guard, Reservation, Verdict
 from taskharbor.settlement import Settlement
 from taskharbor.states import Move
 from taskharbor.worker.held import Held
@@ -112,8 +112,7 @@ class Settler:
             return count
 
     def _give_back(self, held: Held) -> None:
-        job = held.reservation
-        held.settlement = Settlement.release(job.id, job.fence)
+        held.settlement = unstarted(held)
         self._finished.append(held)
 
     # --- settlements to the store -------------------------------------------------------------
@@ -276,6 +275,17 @@ class Settler:
     @property
     def sending(self) -> int:
         return sum(len(batch) for batch in self._sending)
+
+
+def unstarted(held: Held) -> Settlement:
+    """The hand-back of a job that never started here and never will.
+
+    It may come late, from a child that was suspended or cut off: as long as the fence is the job's
+    own nobody else has the job, so a lease that ran out meanwhile does not matter. The job is free
+    at once, uncharged, instead of being reaped as lost.
+    """
+    job = held.reservation
+    return Settlement.release(job.id, job.fence, guard=Guard.ANY)
 
 
 def _is_release(held: Held) -> bool:

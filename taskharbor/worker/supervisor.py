@@ -135,6 +135,7 @@ class Supervisor:
             self._nursery.watch(now),
             self._nursery.enforce(now),
             self._generations.see_off(now),
+            self._generations.remind(now),
         ]
         return min(*due, now + LONGEST_SLEEP_SECONDS, self._give_up_at or inf)
 

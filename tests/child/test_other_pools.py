@@ -15,6 +15,7 @@ from taskharbor.codec import Failure, decode
 from taskharbor.context import current_job
 from taskharbor.states import Reason, State
 from taskharbor.worker.config import ExitCode
+from taskharbor.worker.executor import Executor
 from tests.child.harness import Yard
 from tests.waiting import wait_until
 
@@ -137,6 +138,22 @@ def test_sigquit_ends_the_child_at_once_whatever_runs(yard: Yard, pool: Concurre
     assert child.wait(seconds=3.0) == ExitCode.FORCED
     assert ledger.lines() == ["in"]
     assert len(child.row.started) == 1
+
+
+def test_a_bug_that_loses_a_slot_ends_the_child(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*arguments: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    @yard.app.task
+    async def never() -> None: ...
+
+    monkeypatch.setattr(Executor, "run_async", fail)
+    never.delay()
+    child = yard.child(pool="async", slots=2)
+    assert child.wait() == ExitCode.INTERNAL
+    assert "a bug of ours" in child.log
 
 
 def test_a_task_in_a_thread_sees_its_limit_when_it_looks(yard: Yard) -> None:

@@ -344,6 +344,12 @@ def test_a_child_suspended_past_its_leases_starts_none_of_its_jobs(yard: Yard) -
     ledger.wait_for("out")
     assert child.stop() == ExitCode.OK
     assert "never" not in ledger.lines()
+    # What never started is back in line at once, however late, and costs nothing; what ran is
+    # left to the reaper.
+    untouched = driver.list_jobs(JobFilter(task=never.name)).jobs
+    assert {(job.state, job.attempts, job.losses) for job in untouched} == {(State.READY, 0, 0)}
+    (held,) = driver.list_jobs(JobFilter(task=hold.name)).jobs
+    assert held.state is State.RUNNING
 
 
 def test_a_zombies_settlement_changes_nothing_and_is_logged(yard: Yard) -> None:
@@ -383,7 +389,8 @@ def test_a_running_job_learns_that_it_was_cancelled(yard: Yard) -> None:
     yard.child(lease_seconds=1.0, heartbeat_seconds=0.2)
     ledger.wait_for("in")
     yard.app.driver.cancel([result.id])
-    yard.wait_for_state(result.id, State.CANCELLED)
+    cancelled = yard.wait_for_state(result.id, State.CANCELLED)
+    assert cancelled.reason is Reason.OPERATOR
 
 
 def test_save_and_progress_are_stored_while_the_job_runs(yard: Yard) -> None:

@@ -286,6 +286,8 @@ def test_dlq_purge_asks_first(driver: InspectableDriver, run: Run, run_json: Run
     put(driver, "c")
     run("dlq", "purge", stdin="n\n", code=1)
     assert [job["id"] for job in run_json("dlq", "list")["jobs"]] == ["b", "a"]
+    assert "give --yes" in run("dlq", "purge", "--json", stdin="y\n", code=2).stderr
+    assert [job["id"] for job in run_json("dlq", "list")["jobs"]] == ["b", "a"]
     assert run_json("dlq", "purge", "--queue", "mail", "--yes") == {"purged": 1}
     assert run("dlq", "purge", stdin="y\n").stdout.endswith("1 deleted\n")
     assert [job["id"] for job in run_json("list")["jobs"]] == ["c"]

@@ -1,5 +1,6 @@
 """The command line as a whole: help, exit codes, errors, start-up."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from taskharbor import __version__, errors
+from taskharbor.cli.doctor import doctor
 from taskharbor.cli.exits import Exit, exit_for
 from taskharbor.cli.root import cli
 
@@ -57,6 +59,33 @@ def test_every_error_has_an_exit_code_of_its_kind() -> None:
     assert exit_for(errors.UnknownDriver("")) is Exit.CONFIGURATION
     assert exit_for(errors.PayloadTooLarge("")) is Exit.USAGE
     assert exit_for(errors.KeyHeld("", job_id="a")) is Exit.REFUSED
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``doctor`` with a bug in it."""
+
+    def fail(**options: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(doctor, "callback", fail)
+
+
+def test_a_bug_ends_with_its_own_code_and_one_line(broken: None) -> None:
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == Exit.INTERNAL
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: RuntimeError: no such luck. This should not happen")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bug_shows_its_traceback_on_demand(broken: None) -> None:
+    result = CliRunner().invoke(cli, ["--traceback", "doctor", "--json"])
+    assert result.exit_code == Exit.INTERNAL
+    *traceback, last = result.stderr.splitlines()
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert traceback[-1] == "RuntimeError: no such luck"
+    assert json.loads(last)["error"]["message"].startswith("RuntimeError: no such luck")
 
 
 def test_version() -> None:

@@ -41,6 +41,17 @@ def test_a_missing_app_is_named(worker: StartWorker) -> None:
     assert "no module 'there'" in running.events("the worker can't run")[0]["error"]
 
 
+def test_an_import_that_hangs_is_named_and_shows_where(worker: StartWorker, tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text("import time\ntime.sleep(600)\n")
+    running = worker(app_path="hanging:app", ready=False)
+    (warning,) = running.wait_event("the app is still being imported")
+    assert warning["app"] == "hanging:app"
+    running.send(signal.SIGUSR1)
+    wait_until(lambda: 'hanging.py", line 2 in <module>' in running.log(), what="the traceback")
+    running.send(signal.SIGTERM)
+    assert running.wait() == ExitCode.OK
+
+
 def test_the_banner_says_what_runs_against_what(worker: StartWorker, url: str) -> None:
     running = worker(queues=(("mail", 3), ("default", 1)))
     (banner,) = running.events("worker started")

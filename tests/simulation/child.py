@@ -21,7 +21,7 @@ from taskharbor.worker.heartbeat import PATIENCE_SECONDS, Heartbeat
 from taskharbor.worker.held import Held
 from taskharbor.worker.planner import Ask, Leave, Planner, Wait
 from taskharbor.worker.prefetch import Prefetch, Rotation
-from taskharbor.worker.settler import Batch, Settler
+from taskharbor.worker.settler import Batch, Settler, unstarted
 from taskharbor.worker.shutdown import Budget, Shutdown
 from taskharbor.worker.table import Phase, SlotState
 from tests.simulation.jobs import Broken, Checker, Plan
@@ -224,9 +224,8 @@ class SimulatedChild:
             yield self._now() + 0.0001
         slot = self._free.pop()
         began = self._now()
-        job = held.reservation
         if held.deadline <= began:
-            self.settler.finish(held, Settlement.release(job.id, job.fence))
+            self.settler.finish(held, unstarted(held))
         else:
             yield from self._run(held, slot)
             self._prefetch.ran(1, self._now() - began)

@@ -206,7 +206,7 @@ def test_corrupted_bytes_are_dead_at_once() -> None:
 
 def test_handed_back_unstarted_costs_nothing() -> None:
     settlement = _decide(HandedBack(), Policy(max_attempts=1, max_losses=1), attempt=9, losses=9)
-    assert settlement == Settlement.release("a", 7)
+    assert settlement == Settlement.release("a", 7, guard=Guard.ANY)
 
 
 def test_work_interrupted_by_a_shutdown_is_uncharged_but_a_loss() -> None:

@@ -601,7 +601,8 @@ def test_check_raises_what_the_job_should_heed(app: TaskHarbor, executor: Execut
     assert value(run(executor, careful)) == "went on"
     cancelled = Line()
     cancelled.cancelled = True
-    assert executor.run(reservation(careful), cancelled).move is Move.CANCEL
+    heeded = executor.run(reservation(careful), cancelled)
+    assert (heeded.move, heeded.reason) == (Move.CANCEL, Reason.OPERATOR)
     late = Line()
     late.now = lambda: NOW + 61  # type: ignore[method-assign]
     assert executor.run(reservation(careful), late).reason is Reason.TIMED_OUT

@@ -24,7 +24,7 @@ from taskharbor import (
     testing,
 )
 from taskharbor.drivers.base import CancelVerdict
-from taskharbor.errors import ConfigurationError, LeaseMismatch
+from taskharbor.errors import ConfigurationError, InvalidJob, LeaseMismatch
 from taskharbor.result import AsyncResult
 from taskharbor.states import Reason
 from taskharbor.testing import Jobs
@@ -77,6 +77,21 @@ def test_get_waits_no_longer_than_it_is_told(jobs: Jobs, add: Any) -> None:
         result.get(timeout=0)
     with pytest.raises(ResultTimeout):
         result.wait(timeout=-1)
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "5", True])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(add: Any, timeout: Any) -> None:
+    result = add.delay(1, 2)
+    for ask in (result.get, result.wait, lambda timeout: asyncio.run(result.aget(timeout))):
+        with pytest.raises(InvalidJob, match=r"timeout is .*use a number of seconds"):
+            ask(timeout)
+
+
+def test_an_infinite_timeout_waits_as_none_does(jobs: Jobs, add: Any) -> None:
+    result = add.delay(1, 2)
+    jobs.drain()
+    assert result.get(timeout=float("inf")) == 3
+    assert asyncio.run(result.aget(timeout=float("inf"))) == 3
 
 
 def test_get_wakes_up_when_the_job_ends(jobs: Jobs, add: Any) -> None:

@@ -101,6 +101,13 @@ def test_a_lambda_needs_a_name(app: TaskHarbor) -> None:
     assert app.task(name="nothing")(lambda: None).name == "nothing"
 
 
+def test_an_empty_name_is_refused(app: TaskHarbor) -> None:
+    with pytest.raises(InvalidJob, match="''"):
+
+        @app.task(name="")
+        def nameless() -> None: ...
+
+
 def test_two_functions_cannot_share_a_name(app: TaskHarbor) -> None:
     @app.task(name="same")
     def one() -> None: ...

@@ -104,11 +104,12 @@ class SettleRules(Suite):
             Outcome(State.DEAD, Reason.REJECTED, result=None, error=b"no")
         ]
 
-    def test_cancel(self, driver: InspectableDriver) -> None:
+    @pytest.mark.parametrize("reason", [Reason.TASK, Reason.OPERATOR])
+    def test_cancel(self, driver: InspectableDriver, reason: Reason) -> None:
         lease = _running(driver)
-        apply(driver, Settlement.cancel("a", lease.fence, error=b"why"))
+        apply(driver, Settlement.cancel("a", lease.fence, error=b"why", reason=reason))
         cancelled = get(driver)
-        assert (cancelled.state, cancelled.reason) == (State.CANCELLED, Reason.TASK)
+        assert (cancelled.state, cancelled.reason) == (State.CANCELLED, reason)
         assert (cancelled.error, cancelled.attempts) == (b"why", 1)
 
     def test_release_is_as_if_nothing_had_been(

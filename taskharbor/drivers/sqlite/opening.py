@@ -7,7 +7,9 @@ beyond the noise.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 from typing import Any
 
 from taskharbor.drivers.sqlite import faults, schema
@@ -25,6 +27,7 @@ LOG_LIMIT_BYTES = 64 << 20
 
 def open_connection(address: Address) -> sqlite3.Connection:
     """A connection set up as all of ours are, to a file whose schema is ours."""
+    _create(address.path)
     try:
         connection = sqlite3.connect(
             address.path,
@@ -44,6 +47,15 @@ def open_connection(address: Address) -> sqlite3.Connection:
             raise faults.translate(error, address.path) from error
         raise
     return connection
+
+
+def _create(path: str) -> None:
+    """Make a file that is not there readable by its owner alone: it holds what jobs are called
+    with. SQLite gives the files beside it the same rights; one that is there keeps its own."""
+    # To close a descriptor of a file gives up this process' locks on it: nobody has any on a new
+    # one.
+    with suppress(OSError):  # it is there, or SQLite says what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _set_up(connection: sqlite3.Connection, address: Address) -> None:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 
-from taskharbor.settlement import Settlement
 from taskharbor.worker.attempt import Attempt, Station
 from taskharbor.worker.config import ExitCode
 from taskharbor.worker.executor import Executor
 from taskharbor.worker.held import Held
+from taskharbor.worker.logs import get_logger
 from taskharbor.worker.prefetch import Prefetch
 from taskharbor.worker.reserving import ReserveLoop
+from taskharbor.worker.settler import unstarted
 from taskharbor.worker.table import boot_time
 from taskharbor.worker.vital import vital_thread
 from taskharbor.worker.waker import Bed
+
+_log = get_logger("taskharbor.worker.child")
 
 
 class AsyncPool:
@@ -72,21 +75,27 @@ class AsyncPool:
         for held in claimed:
             task = self._loop.create_task(self._run(held, self._free.pop()))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Its slot is lost, and its lease would be renewed for ever.
+            _log.error("a slot of the child failed; the child ends", exc_info=error)
+            os._exit(ExitCode.INTERNAL)
 
     async def _run(self, held: Held, slot: int) -> None:
         station = self._station
         now = boot_time()
-        job = held.reservation
         if held.deadline <= now:  # suspended, or the loop was blocked, between claim and here
-            station.settler.finish(held, Settlement.release(job.id, job.fence))
+            station.settler.finish(held, unstarted(held))
         else:
             attempt = station.attempts[slot] = Attempt(station, held, slot, now)
             try:
-                settlement = await self._executor.run_async(job, attempt)
+                settlement = await self._executor.run_async(held.reservation, attempt)
             except asyncio.CancelledError as error:
                 # Nobody here cancels this asyncio task, so the job's own code did.
-                settlement = self._executor.settle_error(job, error)
+                settlement = self._executor.settle_error(held.reservation, error)
             station.attempts[slot] = None
             station.settler.finish(held, settlement, urgent=attempt.urgent, settled=attempt.settled)
             station.table.finished(slot)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import partial
 from queue import SimpleQueue
 
-from taskharbor.settlement import Settlement
 from taskharbor.worker.attempt import Attempt, Station
 from taskharbor.worker.executor import Executor
 from taskharbor.worker.held import Held
 from taskharbor.worker.prefetch import Prefetch
+from taskharbor.worker.settler import unstarted
 from taskharbor.worker.table import boot_time
 from taskharbor.worker.vital import vital_thread
 from taskharbor.worker.waker import Bed
@@ -48,12 +48,11 @@ class ThreadPool:
     def _run(self, held: Held, slot: int) -> None:
         station = self._station
         now = boot_time()
-        job = held.reservation
         if held.deadline <= now:  # suspended between claim and here
-            station.settler.finish(held, Settlement.release(job.id, job.fence))
+            station.settler.finish(held, unstarted(held))
         else:
             attempt = station.attempts[slot] = Attempt(station, held, slot, now)
-            settlement = self._executor.run(job, attempt)
+            settlement = self._executor.run(held.reservation, attempt)
             station.attempts[slot] = None
             station.settler.finish(held, settlement, urgent=attempt.urgent, settled=attempt.settled)
             station.table.finished(slot)

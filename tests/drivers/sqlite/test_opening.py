@@ -40,6 +40,24 @@ driver.close()
 """
 
 
+def test_only_the_owner_can_read_a_new_file_and_those_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    with closing(connect(f"sqlite:///{path}")) as driver:
+        driver.enqueue([job("a")])
+        modes = {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("jobs.db", "jobs.db-wal", "jobs.db-shm"), "0o600")
+
+
+def test_a_file_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    path.touch()
+    path.chmod(0o660)
+    with closing(connect(f"sqlite:///{path}")) as driver:
+        driver.enqueue([job("a")])
+        assert oct((tmp_path / "jobs.db-wal").stat().st_mode & 0o777) == "0o660"
+    assert oct(path.stat().st_mode & 0o777) == "0o660"
+
+
 def test_ten_processes_open_an_empty_file_at_once(url: str) -> None:
     racers = [_python(_OPEN_TOGETHER, url, f"job{number}") for number in range(10)]
     for racer in racers:

@@ -79,6 +79,19 @@ def test_the_scheduler_never_sleeps_past_its_limit(shop: Shop) -> None:
     assert duty.look_at == 1.0 + LONGEST_SLEEP_SECONDS
 
 
+def test_while_jobs_become_due_it_looks_more_often(shop: Shop) -> None:
+    """A retry after 50 ms is most often followed by another, of which the store gives no hint."""
+    shop.enqueue(delay=0.05)
+    duty = Scheduler(shop.driver)
+    shop.clock.advance(0.05)
+    duty.step(0.05)
+    assert duty.look_at == 0.05 + scheduler.BUSY_SLEEP_SECONDS
+    duty.step(1.0)
+    assert duty.look_at == 1.0 + scheduler.BUSY_SLEEP_SECONDS
+    duty.step(2.0)
+    assert duty.look_at == 2.0 + LONGEST_SLEEP_SECONDS
+
+
 def test_a_hint_makes_it_look_soon_but_not_at_every_hint(shop: Shop) -> None:
     duty = Scheduler(shop.driver)
     duty.step(1.0)

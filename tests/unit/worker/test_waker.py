@@ -38,7 +38,7 @@ def test_it_sleeps_until_the_time_is_over(bed: Bed) -> None:
 def test_a_time_in_the_past_is_no_sleep(bed: Bed) -> None:
     before = boot_time()
     assert not bed.sleep(before - 5.0, listen=True)
-    assert boot_time() - before < 0.5
+    assert boot_time() - before < 4.0
 
 
 def test_a_wake_up_given_before_the_sleep_ends_it(bed: Bed, wake: Wake) -> None:
@@ -80,7 +80,7 @@ def test_of_many_sleepers_one_wakes_per_wake_up(wake: Wake) -> None:
     woken: list[bool] = []
 
     def rest(bed: Bed) -> None:
-        woken.append(bed.sleep(boot_time() + 3.0, listen=True))
+        woken.append(bed.sleep(boot_time() + 60.0, listen=True))
 
     threads = [threading.Thread(target=rest, args=(bed,)) for bed in beds]
     for bed, thread in zip(beds, threads, strict=True):
@@ -114,8 +114,9 @@ def alarm() -> Iterator[Alarm]:
 
 
 def test_an_alarm_brought_forward_wakes_its_sleeper(alarm: Alarm) -> None:
-    threading.Timer(0.05, alarm.before, (boot_time() + 0.1,)).start()
     before = boot_time()
+    alarm.deciding()  # the timer may be quicker than this thread is asleep
+    threading.Timer(0.05, alarm.before, (before + 0.1,)).start()
     assert alarm.sleep(before + 10.0) == b"\0"
     assert boot_time() - before < 5.0
 
