@@ -30,8 +30,8 @@ class Input(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowInfo:
     """How a flow stands. ``finished``: how many of its jobs are in each terminal state.
-    ``finished_at``: when the last of them ended; None while one has not, also in a flow that has
-    failed already. ``parent``: the job that awaits it. ``result``: see ``flow.plan.Flow``.
+    ``finished_at``: when the last of them had ended and nothing of the flow was left to be moved;
+    None before, also in a flow that has failed already. ``parent``: the job that awaits it. ``result``: see ``flow.plan.Flow``.
     """
 
     id: str
@@ -82,7 +82,8 @@ class Flows(Protocol):
     The rules are in ``flow.progress``. In the store's own words: when a job enters or leaves a
     terminal state, by whatever call, the same atomic step marks its outgoing edges, moves its
     successors' counters by the difference, and moves those successors that are to be released,
-    skipped or blocked again; which moves *their* edges, and so on. At most
+    skipped or blocked again; which moves *their* edges, and so on. An error callback that ends is
+    looked at itself, too: what it watches may have come back to life meanwhile. At most
     ``defaults.FLOW_PAGE`` edges and jobs are moved in one call. What is left is remembered in
     the store, and each later ``exchange`` and ``promote`` moves another page first; ``promote``
     says ``more`` as long as there is some. Between a job's end and its mark on a far edge other
@@ -94,14 +95,16 @@ class Flows(Protocol):
     record, whatever their own retention, until that of the flow is over, counted from
     ``finished_at``; ``prune`` then takes a bounded number of them at a time, and flows that were
     never sealed ``defaults.UNSEALED_SECONDS`` after their first part. ``delete`` refuses them
-    (``in_flow``), ``purge`` passes them over.
+    (``in_flow``), ``purge`` passes them over. Once the first job of a flow was pruned, or
+    ``delete_flow`` was called, the flow is doomed: nothing of it moves any more.
 
     What other methods do for a job of a flow:
 
     * ``requeue`` of one that was never released: by ``progress.requeues_to`` (``blocked``, ready,
-      or refused as ``upstream``). Of any one: a cancelled flow is not cancelled any more.
-    * ``exchange`` with ``Settlement.wait_for``: where the flow is stored, not sealed, and awaited
-      by nobody yet, it is sealed and the job is ``blocked`` until it has ended (``finished_at``),
+      or refused as ``upstream``), and ``blocked`` in a flow that is not sealed. Of any one: a
+      cancelled flow is not cancelled any more. Of a doomed flow's: ``not_found``.
+    * ``exchange`` with ``Settlement.wait_for``: where the flow is stored whole, not sealed, not
+      cancelled, not doomed, and has no idempotency key, it is sealed and the job is ``blocked`` until it has ended (``finished_at``),
       however; then it is ready, reason ``unblocked``. Else the verdict is ``not_found`` and
       nothing changes. A cancel of the job, while it waits, cancels the flow.
       ``requeue`` of such a job later: ``blocked`` while the awaited flow is there and has not
@@ -122,7 +125,8 @@ class Flows(Protocol):
         long as it exists; a part that comes while another flow holds it stores nothing.
 
         Raises InvalidJob for a part that doesn't fit: a job id or key that is taken by another job,
-        an edge to a job that is not there, a seal before all nodes and edges have come.
+        an edge to a job that is not there, a seal before all nodes and edges have come, a flow
+        without jobs or that was deleted.
         ``connection``: as in ``Driver.enqueue``.
         """
         ...

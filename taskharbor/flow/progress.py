@@ -99,6 +99,7 @@ def step(state: State, reason: Reason, wanted: Stance, *, released: bool, errbac
     """What a target in ``state`` does when its counters now say ``wanted``."""
     if released:
         # An error callback runs once for each death: when what it watches lives, it waits again.
+        # (Deaths while it is in line or runs are one; a driver asks again when it has ended.)
         armed = errback and state.terminal and wanted is Stance.WAIT
         return Step.BLOCK if armed else Step.STAY
     if state is State.BLOCKED:

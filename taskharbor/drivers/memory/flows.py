@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Errand(NamedTuple):
-    """Something to be walked: the edges of a job, or the jobs of a flow that was sealed or
-    cancelled."""
+    """Something to be walked: the edges of the job ``source``, or (None) all jobs of a flow that
+    was sealed or cancelled."""
 
-    of_flow: bool
-    id: str
+    flow_id: str
+    source: str | None = None
 
 
 class FlowKeeper:
@@ -80,6 +80,10 @@ class FlowKeeper:
         return FlowEnqueued(part.flow.id, True)
 
     def _check(self, flow: FlowRecord | None, part: Part) -> None:
+        if flow is not None and flow.doomed:
+            raise InvalidJob(f"flow {part.flow.id} was deleted; begin a new one")
+        if part.flow.size < 1 or len({node.message.id for node in part.nodes}) < len(part.nodes):
+            raise InvalidJob(f"flow {part.flow.id} needs jobs, and each of them once")
         there = {} if flow is None else flow.nodes
         new_nodes = 0
         for index, node in enumerate(part.nodes, part.first):
@@ -159,14 +163,14 @@ class FlowKeeper:
         if flow.flow.expires_in is not None:
             flow.expires_at = now + flow.flow.expires_in
             self.expiries.set(flow.flow.id, flow.expires_at)
-        self._agenda.append((Errand(True, flow.flow.id), 0))
+        self._add_errand(flow)
         self.advance(now)
 
     # --- waiting for a flow
 
     def can_be_awaited(self, flow_id: str) -> bool:
         flow = self._flows.get(flow_id)
-        return flow is not None and not flow.sealed and flow.complete and flow.cancelled is None
+        return flow is not None and flow.can_be_awaited
 
     def begin_awaited(self, now: float, flow_id: str, parent: str) -> None:
         flow = self._flows[flow_id]
@@ -191,39 +195,56 @@ class FlowKeeper:
         flow = self._flows[member.flow_id]
         if not flow.count(member, record.state):
             return
-        if member.outgoing:
-            self._agenda.append((Errand(False, record.id), 0))
-        if flow.open_nodes:
-            flow.finished_at = None
-            self._ends.discard(flow.flow.id)
+        if member.outgoing or member.errback:
+            self._add_errand(flow, record.id)
+        self._end_or_reopen(now, flow)
+
+    def _end_or_reopen(self, now: float, flow: FlowRecord) -> None:
+        if flow.open_nodes or flow.errands:
+            if flow.finished_at is not None:
+                flow.finished_at = None
+                self._ends.discard(flow.flow.id)
         elif flow.sealed and flow.finished_at is None:
             flow.finished_at = now
             self.expiries.discard(flow.flow.id)
             self._wake_parent(now, flow)
-        if (until := flow.kept_until()) is not None:
+        if not flow.doomed and (until := flow.kept_until()) is not None:
             self._ends.set(flow.flow.id, until)
+
+    def _add_errand(self, flow: FlowRecord, source: str | None = None) -> None:
+        if not flow.doomed:
+            flow.errands += 1
+            self._agenda.append((Errand(flow.flow.id, source), 0))
 
     def advance(self, now: float, budget: int = defaults.FLOW_PAGE) -> int:
         """Move up to ``budget`` edges and jobs; how many."""
         left = budget
         while self._agenda and left > 0:
             errand, cursor = self._agenda.popleft()
-            walked = self._walk(now, errand, cursor, left)
+            flow = self._flows.get(errand.flow_id)
+            if flow is None or flow.doomed:
+                continue
+            walked = self._walk(now, flow, errand, cursor, left)
             if walked == left:
                 self._agenda.appendleft((errand, cursor + walked))
+            else:
+                flow.errands -= 1
+                self._end_or_reopen(now, flow)
             left -= max(walked, 1)
         return budget - max(left, 0)
 
-    def _walk(self, now: float, errand: Errand, cursor: int, most: int) -> int:
-        if errand.of_flow:
-            flow = self._flows.get(errand.id)
-            nodes = [] if flow is None else _from(flow.nodes, cursor, most)
-            for job_id in nodes:
-                self._visit(now, self._store.jobs[job_id])
-            return len(nodes)
-        source = self._store.jobs.get(errand.id)
-        if source is None or source.member is None:
-            return 0
+    def _walk(self, now: float, flow: FlowRecord, errand: Errand, cursor: int, most: int) -> int:
+        if errand.source is None:
+            indexes = range(cursor, min(cursor + most, flow.flow.size))
+            for index in indexes:
+                if index in flow.nodes:
+                    self._visit(now, self._store.jobs[flow.nodes[index]])
+            return len(indexes)
+        source = self._store.jobs[errand.source]
+        assert source.member is not None
+        if cursor == 0 and source.member.errback and flow.sealed:
+            # What it watches may have come back to life while it ran.
+            self._step(now, source, source.member)
         arrows = source.member.outgoing[cursor : cursor + most]
         for arrow in arrows:
             self._move(now, arrow, mark_of(source.state))
@@ -294,7 +315,7 @@ class FlowKeeper:
             return CancelVerdict.FINISHED
         flow.cancelled = flow.cancelled or reason
         self.expiries.discard(flow_id)
-        self._agenda.append((Errand(True, flow_id), 0))
+        self._add_errand(flow)
         return CancelVerdict.REQUESTED
 
     def expire(self, now: float, limit: int) -> int:
@@ -307,10 +328,15 @@ class FlowKeeper:
     def may_requeue(self, record: Record) -> RequeueVerdict:
         member = record.member
         if member is not None:
-            wanted = requeues_to(member.wanted, released=member.released)
-            if wanted is Step.SKIP:
+            if self._flows[member.flow_id].doomed:
+                return RequeueVerdict.NOT_FOUND
+            if self._requeues_to(member) is Step.SKIP:
                 return RequeueVerdict.UPSTREAM
         return RequeueVerdict.REQUEUED
+
+    def _requeues_to(self, member: Member) -> Step:
+        sealed = self._flows[member.flow_id].sealed
+        return requeues_to(member.wanted if sealed else Stance.WAIT, released=member.released)
 
     def requeue_blocks(self, record: Record) -> bool:
         """Whether a requeued record, taken down, has to wait for others again."""
@@ -323,7 +349,7 @@ class FlowKeeper:
         member = record.member
         if member is None:
             return False
-        return requeues_to(member.wanted, released=member.released) is Step.BLOCK
+        return self._requeues_to(member) is Step.BLOCK
 
     def requeued(self, now: float, record: Record) -> None:
         """A requeued record is up again."""
@@ -341,6 +367,7 @@ class FlowKeeper:
             return DeleteVerdict.NOT_FOUND
         if flow.sealed and flow.finished_at is None:
             return DeleteVerdict.RUNNING
+        flow.doomed = True
         self._ends.set(flow_id, now)
         return DeleteVerdict.DELETED
 
@@ -349,6 +376,7 @@ class FlowKeeper:
         pruned = 0
         while pruned < limit and (over := self._ends.until(now, 1)):
             flow = self._flows[over[0]]
+            flow.doomed = True
             for index in list(islice(flow.nodes, limit - pruned)):
                 self._store.drop(self._store.jobs[flow.nodes.pop(index)])
                 pruned += 1
@@ -373,8 +401,9 @@ class FlowKeeper:
         positions = sorted(position for position in member.incoming if position > after)
         sources = [(position, member.incoming[position]) for position in positions[:limit]]
         return [
-            Input(position, source, self._store.jobs[source].outcome())
+            Input(position, source, record.outcome())
             for position, source in sources
+            if (record := self._store.jobs.get(source))  # else it is being pruned
         ]
 
     def page(self, below: int | None, limit: int) -> FlowPage:
@@ -414,7 +443,3 @@ class FlowKeeper:
             for arrow in member.outgoing if member else ():
                 yield Edge(source, arrow.target, arrow.position, arrow.kind)
 
-
-def _from(nodes: dict[int, str], first: int, most: int) -> list[str]:
-    """The jobs with the indexes from ``first`` on; whole flows only."""
-    return [nodes[index] for index in range(first, min(first + most, len(nodes)))]

@@ -43,7 +43,8 @@ class Member:
 @dataclass(slots=True, eq=False)
 class FlowRecord:
     """``order``: its place among all flows. ``failed``: jobs that ended without success, and were
-    not allowed to. ``cancelled``: why nothing of it is released any more."""
+    not allowed to. ``cancelled``: why nothing of it is released any more. ``errands``: how much is
+    left to be walked in it. ``doomed``: it is being pruned, or will be."""
 
     flow: Flow
     order: int
@@ -57,11 +58,14 @@ class FlowRecord:
     expires_at: float | None = None
     cancelled: Reason | None = None
     parent: str | None = None
+    errands: int = 0
+    doomed: bool = False
 
     @property
-    def complete(self) -> bool:
-        """Whether all of it is stored."""
-        return len(self.nodes) == self.flow.size and self.edges == self.flow.edges
+    def can_be_awaited(self) -> bool:
+        whole = len(self.nodes) == self.flow.size and self.edges == self.flow.edges
+        free = not self.sealed and self.cancelled is None and not self.doomed
+        return whole and free and self.flow.idempotency_key is None
 
     @property
     def open_nodes(self) -> int:
