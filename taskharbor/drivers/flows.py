@@ -31,7 +31,8 @@ class Input(NamedTuple):
 class FlowInfo:
     """How a flow stands. ``finished``: how many of its jobs are in each terminal state.
     ``finished_at``: when the last of them had ended and nothing of the flow was left to be moved;
-    None before, also in a flow that has failed already. ``parent``: the job that awaits it. ``result``: see ``flow.plan.Flow``.
+    None before, also in a flow that has failed already. ``parent``: the job that awaits it.
+    ``result``: see ``flow.plan.Flow``.
     """
 
     id: str
@@ -104,9 +105,10 @@ class Flows(Protocol):
       or refused as ``upstream``), and ``blocked`` in a flow that is not sealed. Of any one: a
       cancelled flow is not cancelled any more. Of a doomed flow's: ``not_found``.
     * ``exchange`` with ``Settlement.wait_for``: where the flow is stored whole, not sealed, not
-      cancelled, not doomed, and has no idempotency key, it is sealed and the job is ``blocked`` until it has ended (``finished_at``),
-      however; then it is ready, reason ``unblocked``. Else the verdict is ``not_found`` and
-      nothing changes. A cancel of the job, while it waits, cancels the flow.
+      cancelled, not doomed, and has no idempotency key, it is sealed and the job is ``blocked``
+      until it has ended (``finished_at``), however; then it is ready, reason ``unblocked``. Else
+      the verdict is ``not_found`` and nothing changes. A cancel of the job, while it waits, cancels
+      the flow.
       ``requeue`` of such a job later: ``blocked`` while the awaited flow is there and has not
       ended; else it is ready, with ``awaits`` None once the flow is gone.
     """

@@ -442,4 +442,3 @@ class FlowKeeper:
             member = self._member(source)
             for arrow in member.outgoing if member else ():
                 yield Edge(source, arrow.target, arrow.position, arrow.kind)
-
