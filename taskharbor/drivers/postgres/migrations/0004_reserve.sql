@@ -124,6 +124,9 @@ BEGIN
                 empty_blocks := empty_blocks || got.blocks;
             END IF;
             CONTINUE WHEN got.seqs IS NULL;
+            -- Read anew: what is taken may have been put back by a settle that came later than the
+            -- first reading, and a lease must not seem to begin before the one before it ended.
+            at := th.clock(p_now);
             PERFORM th.count(name, 'running', cardinality(got.seqs));
             RETURN QUERY
             WITH taken AS MATERIALIZED (
