@@ -2,7 +2,8 @@
 
 A waiter registers its topics in the table ``waiters``, so that somebody notifies at all, and looks
 only then. Whoever looked for waiters just before it registered, and commits just after it looked,
-does not see it: so it looks again 5, 20 and 100 ms later, and then every ``LOOK_SECONDS``.
+does not see it: so it looks again 1, 5, 20 and 100 ms after it registered, and then every
+``LOOK_SECONDS``. A registration lasts until its notification comes, over any number of waits.
 
 One connection listens for all threads of the process. It is opened by the first to wait and closed
 when nobody has waited for a while. While there is none (it broke, the server is away) and where
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import inf
 
 import psycopg
 
@@ -22,12 +25,15 @@ from taskharbor.drivers.postgres import columns, rows
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.errors import TaskHarborError
 
-FIRST_LOOKS = (0.005, 0.02, 0.1)
+FIRST_LOOKS = (0.001, 0.005, 0.02, 0.1)
+"""After registering."""
 LOOK_SECONDS = 1.0
 POLL_SECONDS = 0.1
 """Between looks without a connection that listens."""
 IDLE_SECONDS = 30.0
 """How long the connection listens on when nobody waits."""
+REGISTER_SECONDS = 600.0
+"""When to register again without having heard: prune removes what is an hour old."""
 _TURN_SECONDS = 0.5
 
 
@@ -42,8 +48,8 @@ class Waiting:
         def is_there() -> bool:
             return bool(self._store.rows("any_ready", queues=list(queues))[0][0])
 
-        if not is_there():
-            self._until(is_there, [f"w:{queue}" for queue in queues], seconds)
+        # Registered before the first look: the next job may come within a round trip.
+        self._until(is_there, [f"w:{queue}" for queue in queues], seconds, believe=True)
 
     def for_results(self, job_ids: Sequence[str], seconds: float) -> list[Outcome | None]:
         found: list[Outcome | None] = []
@@ -52,26 +58,40 @@ class Waiting:
             found[:] = results(self._store, job_ids)
             return not found or any(one is None or one.state.terminal for one in found)
 
+        # Looked for first: most often asked for when it is there, and then nobody need tell us.
         if not is_there():
             topics = [f"d:{job_id}" for job_id in columns.of_ids(job_ids)]
-            self._until(is_there, topics, seconds)
+            self._until(is_there, topics, seconds, believe=False)
         return found
 
-    def _until(self, is_there: Callable[[], bool], topics: Sequence[str], seconds: float) -> None:
+    def _until(
+        self, is_there: Callable[[], bool], topics: Sequence[str], seconds: float, *, believe: bool
+    ) -> None:
+        """Until ``is_there()``, or (``believe``) somebody said so, for at most ``seconds``."""
         deadline = time.monotonic() + seconds
-        looks = iter((0.0, *FIRST_LOOKS))
         with self._ear.hearing(topics) as heard:
-            while (left := deadline - time.monotonic()) > 0 and not self._store.connections.closed:
-                if self._ear.listens:
-                    self._store.rows("register", now=self._store.now, topics=list(topics))
-                usual = LOOK_SECONDS if self._ear.listens else POLL_SECONDS
-                heard.wait(min(left, next(looks, usual)))
-                heard.clear()
+            while not self._store.connections.closed:
+                since = self._ear.register(topics)
                 if is_there():
+                    return
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                heard.event.wait(min(left, _pause(since)))
+                heard.event.clear()
+                if heard.told and believe:
                     return
 
     def close(self) -> None:
         self._ear.close()
+
+
+def _pause(since: float | None) -> float:
+    """Until the next look, of one who registered at monotonic time ``since``."""
+    if since is None:
+        return POLL_SECONDS
+    age = time.monotonic() - since
+    return next((look - age for look in FIRST_LOOKS if look > age), LOOK_SECONDS)
 
 
 def results(store: Store, job_ids: Sequence[str]) -> list[Outcome | None]:
@@ -86,23 +106,53 @@ class Ear:
     """
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self._connections = store.connections
         schema = store.address.schema
         self._channels = [f"{schema}.jobs", f"{schema}.results"]
         self._lock = threading.Lock()
-        self._waiters: dict[str, set[threading.Event]] = {}
+        self._waiters: dict[str, set[Heard]] = {}
+        self._registered: dict[str, float] = {}  # since when, until a notification comes
         self._thread: threading.Thread | None = None
         self._closed = False
         self.listens = False
 
-    def hearing(self, topics: Sequence[str]) -> _Heard:
-        """A context in which an event is set at each notification of one of ``topics``."""
-        return _Heard(self, topics)
+    @contextmanager
+    def hearing(self, topics: Sequence[str]) -> Iterator[Heard]:
+        """What is told of ``topics`` in this context."""
+        heard = Heard()
+        self._add(topics, heard)
+        try:
+            yield heard
+        finally:
+            self._remove(topics, heard)
 
-    def add(self, topics: Sequence[str], event: threading.Event) -> None:
+    def register(self, topics: Sequence[str]) -> float | None:
+        """Let ``topics`` be notified of; since when the youngest of them is (monotonic time).
+
+        None while nothing is heard. Raises StoreErrors.
+        """
+        with self._lock:
+            if not self.listens:
+                return None
+            now = time.monotonic()
+            young = [self._registered.get(topic, -inf) for topic in topics]
+            new = [t for t, at in zip(topics, young, strict=True) if now - at > REGISTER_SECONDS]
+            # Written down before it is done: the notification may be here before the answer.
+            self._registered |= dict.fromkeys(new, now)
+        if not new:
+            return max(young, default=now)
+        try:
+            self._store.rows("register", now=self._store.now, topics=new)
+        except TaskHarborError:
+            self._forget(new)
+            raise
+        return now
+
+    def _add(self, topics: Sequence[str], heard: Heard) -> None:
         with self._lock:
             for topic in topics:
-                self._waiters.setdefault(topic, set()).add(event)
+                self._waiters.setdefault(topic, set()).add(heard)
             may = self._connections.address.notify and not self._connections.pooled
             if may and self._thread is None and not self._closed:
                 self._thread = threading.Thread(
@@ -110,13 +160,20 @@ class Ear:
                 )
                 self._thread.start()
 
-    def remove(self, topics: Sequence[str], event: threading.Event) -> None:
+    def _remove(self, topics: Sequence[str], heard: Heard) -> None:
         with self._lock:
             for topic in topics:
-                events = self._waiters.get(topic, set())
-                events.discard(event)
-                if not events:
+                those = self._waiters.get(topic, set())
+                those.discard(heard)
+                if not those:
                     self._waiters.pop(topic, None)
+                    if topic.startswith("d:"):
+                        self._registered.pop(topic, None)
+
+    def _forget(self, topics: Sequence[str]) -> None:
+        with self._lock:
+            for topic in topics:
+                self._registered.pop(topic, None)
 
     def close(self) -> None:
         """Wake everybody; the thread ends within half a second."""
@@ -133,6 +190,7 @@ class Ear:
         finally:
             with self._lock:
                 self.listens = False
+                self._registered.clear()
                 self._thread = None
             self._tell_all()
 
@@ -150,25 +208,23 @@ class Ear:
 
     def _tell(self, topic: str) -> None:
         with self._lock:
-            for event in self._waiters.get(topic, ()):
-                event.set()
+            self._registered.pop(topic, None)
+            for heard in self._waiters.get(topic, ()):
+                heard.told = True
+                heard.event.set()
 
     def _tell_all(self) -> None:
         with self._lock:
-            for events in self._waiters.values():
-                for event in events:
-                    event.set()
+            for those in self._waiters.values():
+                for heard in those:
+                    heard.event.set()
 
 
-class _Heard:
-    def __init__(self, ear: Ear, topics: Sequence[str]) -> None:
-        self._ear = ear
-        self._topics = topics
-        self._event = threading.Event()
+class Heard:
+    """``event``: look again. ``told``: because there was a notification."""
 
-    def __enter__(self) -> threading.Event:
-        self._ear.add(self._topics, self._event)
-        return self._event
+    __slots__ = ("event", "told")
 
-    def __exit__(self, *_: object) -> None:
-        self._ear.remove(self._topics, self._event)
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.told = False
