@@ -16,6 +16,8 @@ from taskharbor.errors import ConfigurationError
 _NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,50}\Z")
 """51 characters: with ``.results`` behind it, a channel's name must fit into 63 bytes."""
 
+_DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?\Z")
+
 LIBPQ_DEFAULTS = {
     "application_name": "taskharbor",
     "connect_timeout": "5",
@@ -27,15 +29,17 @@ LIBPQ_DEFAULTS = {
 """A server that vanished without a word is noticed within 25 seconds, before a lease runs out."""
 
 POOL = 10
-_OURS = ("namespace", "pool", "notify", "pooler")
+ANSWER_SECONDS = 10.0
+"""Between two heartbeats of a default lease."""
+_OURS = ("namespace", "pool", "notify", "pooler", "answer_seconds")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """``url`` is without a password. ``pool``: connections that this driver opens at most, but for
-    the one that listens. ``notify`` off: it polls, and its callers need no NOTIFY. ``pooler`` yes:
-    there is one between us and the server that gives each transaction another connection; auto: we
-    look.
+    the one that listens. ``answer_seconds``: how long the server may be silent within a call.
+    ``notify`` off: it polls, and its callers need no NOTIFY. ``pooler`` yes: there is one between
+    us and the server that gives each transaction another connection; auto: we look.
     """
 
     url: str
@@ -44,6 +48,7 @@ class Address:
     pool: int = POOL
     notify: bool = True
     pooler: Literal["auto", "yes", "no"] = "auto"
+    answer_seconds: float = ANSWER_SECONDS
 
     @property
     def schema(self) -> str:
@@ -65,6 +70,7 @@ def parse(url: str) -> Address:
         conninfo=conninfo,
         namespace=_namespace(ours.get("namespace", "taskharbor")),
         pool=_pool(ours.get("pool", str(POOL))),
+        answer_seconds=_seconds(ours.get("answer_seconds", str(ANSWER_SECONDS))),
         notify=_one_of("notify", ours.get("notify", "on"), ("on", "off")) == "on",
         pooler=cast(
             Literal["auto", "yes", "no"],
@@ -86,6 +92,12 @@ def _pool(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1000):
         raise ConfigurationError(f"pool={text}; use a number of connections from 1 to 1000")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not (_DECIMAL.match(text) and float(text) > 0):
+        raise ConfigurationError(f"answer_seconds={text}; use a number of seconds above 0")
+    return float(text)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:

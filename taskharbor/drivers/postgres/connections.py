@@ -16,17 +16,51 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.rows import TupleRow
 
 from taskharbor.drivers.postgres import faults
 from taskharbor.drivers.postgres.address import Address
 from taskharbor.errors import ConfigurationError, StoreUnavailable
 
+R = TypeVar("R")
+
 LEND_SECONDS = 30.0
 """How long a call waits for a connection while all are lent: longer than any call of ours."""
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """One that can tire of waiting. A server that is stopped, or whose machine hangs, keeps its
+    sockets open, and its kernel acknowledges what we send: neither TCP nor libpq would ever notice.
+    """
+
+    patience: float | None = None
+    """Seconds to wait for the answer to a statement; None: for ever."""
+
+    def wait(self, gen: PQGen[R], *arguments: Any, **options: Any) -> R:
+        if self.patience is not None:
+            gen = _within(self.patience, gen)
+        return super().wait(gen, *arguments, **options)
+
+
+def _within(seconds: float, gen: PQGen[R]) -> PQGen[R]:
+    """``gen``, until it has waited for ``seconds``. psycopg looks back into it every 0.1 s."""
+    deadline = time.monotonic() + seconds
+    try:
+        state = next(gen)
+        while True:
+            ready = yield state
+            if not ready and time.monotonic() > deadline:
+                raise psycopg.OperationalError(f"no answer within {seconds:g} s")
+            state = gen.send(ready)
+    except StopIteration as end:
+        return cast(R, end.value)
 
 
 class Connections:
@@ -37,7 +71,7 @@ class Connections:
         self.pooled: bool | None = {"auto": None, "yes": True, "no": False}[address.pooler]
         self._pid = os.getpid()
         self._free = threading.BoundedSemaphore(address.pool)
-        self._idle: list[psycopg.Connection] = []
+        self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
 
@@ -46,7 +80,7 @@ class Connections:
         return self._closed
 
     @contextmanager
-    def lend(self) -> Iterator[psycopg.Connection]:
+    def lend(self) -> Iterator[Connection]:
         """A connection in autocommit. One that comes back broken, or in a transaction, is closed.
 
         Raises StoreUnavailable, ConfigurationError, and psycopg's errors in connecting.
@@ -66,7 +100,7 @@ class Connections:
         finally:
             self._free.release()
 
-    def _take(self) -> psycopg.Connection:
+    def _take(self) -> Connection:
         with self._lock:
             while self._idle:
                 connection = self._idle.pop()
@@ -74,19 +108,22 @@ class Connections:
                     return connection
         return self.open()
 
-    def _give_back(self, connection: psycopg.Connection) -> None:
+    def _give_back(self, connection: Connection) -> None:
         status = connection.info.transaction_status
         if not self._closed and status is psycopg.pq.TransactionStatus.IDLE:
             self._idle.append(connection)
         else:
             connection.close()
 
-    def open(self) -> psycopg.Connection:
+    def open(self) -> Connection:
         """A connection of the caller's own. Raises psycopg's errors."""
         self._check()
         # Never prepared on the server: what we send are calls of functions, whose plans the server
         # keeps by itself, and a pooler would lose them.
-        connection = psycopg.connect(self.address.conninfo, autocommit=True, prepare_threshold=None)
+        connection = Connection.connect(
+            self.address.conninfo, autocommit=True, prepare_threshold=None
+        )
+        connection.patience = self.address.answer_seconds
         if self.pooled is None:
             self.pooled = _is_pooled(connection)
         return connection
@@ -121,7 +158,7 @@ class Connections:
         return faults.translate(error, self.address.url)
 
 
-def _is_pooled(connection: psycopg.Connection) -> bool:
+def _is_pooled(connection: Connection) -> bool:
     """Whether the process that serves us is not the one that we were told of on connecting:
     PgBouncer and its like make that number up."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any, TypeVar
 
 import psycopg
@@ -57,12 +58,20 @@ class Store:
         """Run several statements at once, which take nothing and return nothing."""
         connection.execute(self._statements[name])
 
-    def call(self, step: Callable[[psycopg.Connection], T], *, check: bool = True) -> T:
-        """``step`` on a connection, again after a conflict. ``check`` the schema first."""
+    def call(
+        self,
+        step: Callable[[psycopg.Connection], T],
+        *,
+        check: bool = True,
+        patience: float | None = None,
+    ) -> T:
+        """``step`` on a connection, again after a conflict. ``check`` the schema first.
+        ``patience``: seconds for each statement, if not the URL's."""
         pause = _FIRST_PAUSE
         for left in reversed(range(CONFLICTS)):
             try:
                 with self.connections.lend() as connection:
+                    connection.patience = patience or self.address.answer_seconds
                     if check and not self._checked:
                         schema.check(schema.version(connection, self._statements))
                         self._checked = True
@@ -88,7 +97,9 @@ class Store:
 
     def migrate(self) -> list[str]:
         steps = self.call(
-            lambda one: schema.migrate(one, self.address.schema, self._statements), check=False
+            lambda one: schema.migrate(one, self.address.schema, self._statements),
+            check=False,
+            patience=inf,
         )
         self._checked = False
         return steps

@@ -80,6 +80,7 @@ class Transactions:
     def _open_once(self, job: Reservation, stack: ExitStack) -> PostgresTransaction:
         connection = stack.enter_context(self._connections.lend())
         stack.callback(self._leave_no_trace, connection)
+        connection.patience = None  # a task's own statements may take long
         connection.row_factory = tuple_row
         connection.autocommit = False
         # Said with BEGIN, whatever the default of the server, the user or the URL is.

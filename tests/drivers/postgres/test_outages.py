@@ -10,7 +10,9 @@ from taskharbor.lease import Verdict
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
 from tests.drivers.postgres.support import job, migrated
+from tests.proxy import TcpProxy
 from tests.servers.postgres import PostgresServer
+from tests.waiting import wait_until
 
 WANT = Want(("default",), 10, 30.0)
 
@@ -105,6 +107,25 @@ def test_a_statement_timeout_is_an_outage(postgres_server: PostgresServer) -> No
             driver.exchange("holder", (), WANT)
     assert len(driver.exchange("holder", (), WANT).reserved) == 1
     driver.close()
+
+
+def test_a_server_that_hangs_with_open_sockets_is_an_outage(
+    postgres_server: PostgresServer,
+) -> None:
+    with TcpProxy.before(postgres_server.url) as proxy:
+        driver = migrated(proxy.url, answer_seconds="0.5")
+        driver.enqueue([job("a")])
+        proxy.stall()
+        with pytest.raises(StoreUnavailable, match=r"no answer within 0\.5 s"):
+            driver.exchange("holder", (), WANT)
+        proxy.heal()
+        # Nothing was reserved, or, when the request arrives after all, without our knowing.
+        wait_until(
+            lambda: driver.held("holder") or driver.exchange("holder", (), WANT).reserved,
+            seconds=30,
+            what="the job to be there",
+        )
+        driver.close()
 
 
 @pytest.mark.parametrize(
