@@ -338,7 +338,7 @@ def test_a_child_suspended_past_its_leases_starts_none_of_its_jobs(yard: Yard) -
     ledger.wait_for("in")
     assert yard.count(State.RUNNING) > 1, "some are prefetched"
     driver = yard.app.driver
-    wait_until(lambda: len(driver.expired(100)) == yard.count(State.RUNNING), what="expiry")
+    wait_until(lambda: len(driver.expired(1000)) == yard.count(State.RUNNING), what="expiry")
     yard.app.driver.pause("default")
     child.send(signal.SIGCONT)
     ledger.wait_for("out")

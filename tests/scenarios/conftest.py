@@ -53,8 +53,9 @@ def worker(app: Any, url: str, tmp_path: Path) -> Iterator[StartWorker]:
         def start(*, ready: bool = True, **settings: Any) -> Worker:
             one = Worker(url, tmp_path, number=len(started) + 1, **settings)
             started.append(one)
-            one.start(ready=ready)
+            # In this order: one that does not get ready in time has to end as well.
             stack.push(one)
+            one.start(ready=ready)
             return one
 
         yield start

@@ -33,7 +33,6 @@ def maintenance(app: Any, url: str, tmp_path: Path) -> Iterator[subprocess.Popen
         )
     wait_until(
         lambda: b"maintenance started" in (tmp_path / "maintenance.log").read_bytes(),
-        seconds=15,
         what="maintenance",
     )
     yield process
@@ -50,11 +49,11 @@ def test_alone_it_promotes_and_brings_a_lost_workers_jobs_back(
     running.wait_noted("started", job=held.id)
     running.send(signal.SIGKILL)
     running.wait()
-    assert wait_until(lambda: held.state is not State.RUNNING, seconds=15)
+    assert wait_until(lambda: held.state is not State.RUNNING)
     record = app.driver.get(held.id)
     assert (record.attempts, record.losses) == (1, 1)
     scheduled = shop.noted.apply_async((1,), countdown=0.2)
-    wait_until(lambda: scheduled.state is State.READY, seconds=10, what="the promotion")
+    wait_until(lambda: scheduled.state is State.READY, what="the promotion")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -117,4 +117,4 @@ def test_a_silent_child_that_lost_its_lease_is_killed(
     )
     assert verdict.settled[0].state is State.DEAD
     running.wait_event("killing a child: its lease is lost")
-    wait_until(lambda: not psutil.pid_exists(started["pid"]), seconds=5)
+    wait_until(lambda: not psutil.pid_exists(started["pid"]))

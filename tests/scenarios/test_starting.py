@@ -30,14 +30,14 @@ def test_an_app_that_cannot_run_is_one_clear_error_and_no_crash_loop(
 ) -> None:
     (tmp_path / "broken.py").write_text(source)
     running = worker(app_path="broken", ready=False)
-    assert running.wait(10) == ExitCode.CONFIGURATION
+    assert running.wait() == ExitCode.CONFIGURATION
     (error,) = running.events("the worker can't run")
     assert said in error["error"]
 
 
 def test_a_missing_app_is_named(worker: StartWorker) -> None:
     running = worker(app_path="there.is.none", ready=False)
-    assert running.wait(10) == ExitCode.CONFIGURATION
+    assert running.wait() == ExitCode.CONFIGURATION
     assert "no module 'there'" in running.events("the worker can't run")[0]["error"]
 
 
@@ -87,7 +87,7 @@ def test_an_app_whose_import_leaves_a_thread_is_imported_in_each_child(
     (warning,) = running.events("importing the app leaves")
     assert warning["left"] == ["thread 'ticker'"]
     task = app.task(name="threaded.ticking")(ticking)
-    assert task.delay().get(timeout=10) == [True, True]
+    assert task.delay().get(timeout=30) == [True, True]
     assert running.stop() == ExitCode.OK
 
 
@@ -110,7 +110,7 @@ def test_an_open_socket_left_by_the_import_is_noticed_too(
     running = worker(app_path="socketed:app")
     (warning,) = running.events("importing the app leaves")
     assert len(warning["left"]) == 2
-    assert shop.noted.delay(3).get(timeout=10) == 3
+    assert shop.noted.delay(3).get(timeout=30) == 3
 
 
 def test_child_start_hooks_run_in_each_child(worker: StartWorker, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_failing_child_start_hook_backs_off_and_stops_cleanly(
 def test_an_unknown_task_is_snoozed_then_dead(worker: StartWorker, app: TaskHarbor) -> None:
     worker()
     job = app.task(name="a.stranger", unknown_task_seconds=1.0)(ticking).delay()
-    wait_until(lambda: job.state is State.SCHEDULED, seconds=10, what="the snooze")
+    wait_until(lambda: job.state is State.SCHEDULED, what="the snooze")
     with pytest.raises(TaskFailed, match=r"a\.stranger"):
         job.get(timeout=20)
     record = app.driver.get(job.id)
@@ -159,7 +159,7 @@ def test_a_task_of_a_newer_release_is_run_by_the_worker_that_knows_it(
 ) -> None:
     old = worker()
     job = app.task(name="newer.answer")(answer).delay()
-    wait_until(lambda: job.state is State.SCHEDULED, seconds=10, what="the snooze")
+    wait_until(lambda: job.state is State.SCHEDULED, what="the snooze")
     (tmp_path / "newer.py").write_text(
         "from tests.scenarios.shop import app\n@app.task\ndef answer():\n    return 42\n"
     )
@@ -175,6 +175,6 @@ def test_hup_signals_and_stop_during_the_import_end_it_cleanly(
         "import time, pathlib\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
     )
     running = worker(app_path="slow", ready=False)
-    wait_until((tmp_path / "importing").exists, seconds=10, what="the import to begin")
+    wait_until((tmp_path / "importing").exists, what="the import to begin")
     running.send(signal.SIGTERM)
     assert running.wait(5) == ExitCode.OK

@@ -46,7 +46,7 @@ def test_a_job_that_outlives_every_grace_is_dead_in_the_end(worker: StartWorker,
     job = shop.overstay.delay(60.0)
     for expected in (State.READY, State.DEAD):
         running = worker(grace_seconds=0.2)
-        wait_until(lambda: job.state is State.RUNNING, seconds=10, what="the job to run")
+        wait_until(lambda: job.state is State.RUNNING, what="the job to run")
         assert running.stop() == ExitCode.FORCED
         assert job.state is expected
     record = app.driver.get(job.id)

@@ -133,7 +133,7 @@ class Worker:
         ]
 
     def wait_noted(
-        self, what: str, *, job: str | None = None, count: int = 1, seconds: float = 15
+        self, what: str, *, job: str | None = None, count: int = 1, seconds: float = 30
     ) -> list[Any]:
         def enough() -> list[Any]:
             entries = self.journal_entries(what, job)
@@ -141,7 +141,7 @@ class Worker:
 
         return wait_until(enough, seconds=seconds, what=f"{count} × {what}:\n{self.log()}")
 
-    def wait_event(self, event: str, *, count: int = 1, seconds: float = 15) -> list[Any]:
+    def wait_event(self, event: str, *, count: int = 1, seconds: float = 30) -> list[Any]:
         def enough() -> list[dict[str, Any]]:
             events = self.events(event)
             return events if len(events) >= count else []
@@ -153,7 +153,7 @@ class Worker:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 20) -> int:
+    def wait(self, seconds: float = 30) -> int:
         """The exit code."""
         assert self._process is not None
         try:
@@ -192,7 +192,7 @@ class Worker:
                 self._process.kill()
                 self._process.wait()
         try:
-            wait_until(lambda: not self.leftovers(), seconds=5, what="the end of all processes")
+            wait_until(lambda: not self.leftovers(), seconds=30, what="the end of all processes")
         finally:
             for process in self.leftovers():
                 process.kill()
