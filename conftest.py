@@ -28,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     chaos.addoption("--seeds", type=int, default=1, help="how many storms over each store")
     chaos.addoption("--first-seed", type=int, default=0)
     chaos.addoption(
+        "--histories", type=int, help="simulated histories of each kind and size; default 200"
+    )
+    chaos.addoption(
         "--driver",
         action="append",
         choices=["memory", "sqlite", "redis", "postgres"],

@@ -15,7 +15,7 @@ from taskharbor.settlement import Settlement
 from taskharbor.states import Reason
 from taskharbor.worker.shutdown import Budget
 from tests.simulation.child import SimulatedChild
-from tests.simulation.jobs import Checker, make_plans
+from tests.simulation.jobs import Checker, make_chords, make_plans
 from tests.simulation.network import CLEAR, Call, Network, Weather
 from tests.simulation.scheduler import Actor, Scheduler, Steps
 
@@ -39,6 +39,7 @@ class Chaos:
     outages: int = 0
     terminations: int = 0
     cancels: int = 0
+    chords: int = 0
 
 
 class History:
@@ -54,14 +55,16 @@ class History:
         self._store = connect("memory://", clock=self.scheduler.clock)
         self._network = Network(self.scheduler, chaos.weather)
         names = tuple(name for name, _ in QUEUES)
-        self.checker = Checker(self._store, make_plans(self._rng, jobs, names))
+        plans = make_plans(self._rng, jobs, names)
+        chords = make_chords(self._rng, chaos.chords, plans)
+        self.checker = Checker(self._store, plans, chords)
         self._children: list[SimulatedChild] = []
         self._born = 0
         self._victim: SimulatedChild | None = None
         self._child_count = children
 
     def run(self) -> None:
-        self._store.enqueue([plan.message() for plan in self.checker.plans.values()])
+        self._enqueue()
         for _ in range(self._child_count):
             self._start_child()
         self.scheduler.spawn(self._maintain())
@@ -78,6 +81,13 @@ class History:
             if self.scheduler.now() >= began + CHAOS_SECONDS + SETTLE_SECONDS:
                 break
         self.checker.final()
+
+    def _enqueue(self) -> None:
+        plans, chords = self.checker.plans, self.checker.chords
+        in_flows = {each for chord in chords for each in (*chord.members, chord.finalizer)}
+        self._store.enqueue([plan.message() for plan in plans.values() if plan.id not in in_flows])
+        for chord in chords:
+            self._store.enqueue_flow(chord.part(plans))
 
     # --- what goes wrong ----------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from random import Random
 from taskharbor import message
 from taskharbor.drivers.base import Settled
 from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.flow.plan import Edge, Flow, Node, Part
 from taskharbor.lease import Reservation, Verdict
 from taskharbor.message import Call, Message, Policy
 from taskharbor.settlement import Settlement
@@ -58,6 +59,35 @@ def _make_plan(rng: Random, number: int, queues: Sequence[str]) -> Plan:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chord:
+    """A flow of ``members`` and one ``finalizer`` that waits until all of them have succeeded. Each
+    is the id of a plan."""
+
+    id: str
+    members: tuple[str, ...]
+    finalizer: str
+
+    def part(self, plans: dict[str, Plan]) -> Part:
+        nodes = [Node(plans[member].message()) for member in self.members]
+        last = Node(plans[self.finalizer].message(), waits_for=len(self.members))
+        edges = [Edge(member, self.finalizer, at) for at, member in enumerate(self.members)]
+        flow = Flow(id=self.id, size=len(nodes) + 1, edges=len(edges), result=self.finalizer)
+        return Part(flow=flow, nodes=(*nodes, last), edges=tuple(edges), seal=True)
+
+
+def make_chords(rng: Random, count: int, plans: dict[str, Plan]) -> list[Chord]:
+    """Chords over the first plans, without one that is in two of them."""
+    ids, chords = list(plans), []
+    for number in range(count):
+        size = rng.choice((1, 2, 2, 3))
+        if len(ids) <= size:
+            break
+        *members, finalizer = (ids.pop(0) for _ in range(size + 1))
+        chords.append(Chord(id=f"flow-{number}", members=tuple(members), finalizer=finalizer))
+    return chords
+
+
 class Broken(AssertionError):
     """A promise that did not hold."""
 
@@ -68,6 +98,7 @@ class Checker:
 
     store: MemoryDriver
     plans: dict[str, Plan]
+    chords: list[Chord] = field(default_factory=list)
     starts: Counter[str] = field(default_factory=Counter)
     charges_unstarted: Counter[str] = field(default_factory=Counter)
     ended: dict[int, bool] = field(default_factory=dict)
@@ -86,6 +117,13 @@ class Checker:
         if job.attempt > self.plans[job.id].policy.max_attempts:
             raise Broken(f"{job.id} was started for attempt {job.attempt}")
         self.starts[job.id] += 1
+        for chord in self.chords:
+            if chord.finalizer == job.id and not self._all_succeeded(chord):
+                raise Broken(f"{job.id} was started before all of {chord.id} had succeeded")
+
+    def _all_succeeded(self, chord: Chord) -> bool:
+        outcomes = self.store.results(chord.members)
+        return all(each is not None and each.state is State.SUCCEEDED for each in outcomes)
 
     def settled(self, settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
         """Called where the store applied them, whether or not the reply arrives."""
@@ -119,8 +157,9 @@ class Checker:
                 raise Broken(f"{job_id} is lost")
             if not job.state.terminal:
                 raise Broken(f"{job_id} is still {job.state}")
-            # A cancel that finds the job waiting ends it without a settlement.
-            allowed = (0, 1) if job_id in self.cancelled else (1,)
+            # A cancel that finds the job waiting ends it without a settlement; so does the flow.
+            skipped = job.reason is Reason.UPSTREAM
+            allowed = (0, 1) if job_id in self.cancelled else (0,) if skipped else (1,)
             if self.terminal[job_id] not in allowed:
                 raise Broken(f"{job_id} ended {self.terminal[job_id]} times")
             if job.attempts > plan.policy.max_attempts:
@@ -130,3 +169,17 @@ class Checker:
                     f"{job_id} was charged {job.attempts} attempts, but started only "
                     f"{self.starts[job_id]} times"
                 )
+        for chord in self.chords:
+            self._check_finalizer(chord)
+
+    def _check_finalizer(self, chord: Chord) -> None:
+        """It ran if all members succeeded, else it was skipped, unless somebody cancelled it."""
+        job = self.store.get(chord.finalizer)
+        assert job is not None
+        if chord.finalizer not in self.cancelled:
+            skipped = job.state is State.CANCELLED and job.reason is Reason.UPSTREAM
+            if skipped is self._all_succeeded(chord):
+                raise Broken(f"{job.id} is {job.state} ({job.reason}) at the end of {chord.id}")
+        flow = self.store.flow(chord.id)
+        if flow is None or flow.finished_at is None:
+            raise Broken(f"{chord.id} never ended")

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from taskharbor.drivers.base import Extended
+from taskharbor.drivers.memory.flows import FlowKeeper
+from taskharbor.flow.plan import EdgeKind
+from taskharbor.flow.progress import Counters, Mark
 from taskharbor.lease import Reservation
 from taskharbor.worker.held import Held
 from taskharbor.worker.planner import Planner
@@ -79,6 +82,19 @@ def leave_before_all_is_settled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Planner, "_nothing_left", lambda self, now: not self._settler.running)
 
 
+def leave_edges_unmarked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(FlowKeeper, "note", lambda self, now, record: None)
+
+
+def release_at_the_first_end(patch: pytest.MonkeyPatch) -> None:
+    real = Counters.moved
+
+    def moved(self: Counters, kind: EdgeKind, old: Mark, new: Mark) -> Counters:
+        return real(self, kind, old, new)._replace(pending=0)
+
+    patch.setattr(Counters, "moved", moved)
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
@@ -91,9 +107,11 @@ def leave_before_all_is_settled(patch: pytest.MonkeyPatch) -> None:
         (drop_what_should_be_handed_back, "terminations"),
         (forget_unanswered_settlements, "lost_replies"),
         (leave_before_all_is_settled, "calm"),
+        (leave_edges_unmarked, "flows"),
+        (release_at_the_first_end, "flows"),
     ],
 )
 def test_a_fault_breaks_a_history(monkeypatch: pytest.MonkeyPatch, fault: Patch, kind: str) -> None:
     fault(monkeypatch)
-    with pytest.raises(Broken, match="FIRST_SEED"):
+    with pytest.raises(Broken, match="--first-seed"):
         play_many(kind, range(200))
