@@ -140,13 +140,14 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def benchmark(session: nox.Session) -> None:
-    """A whole worker on each store, in short; `-- codec` for one file, `-- --long` for all."""
+    """A whole worker on each store, in short; `-- --minutes 20` measures and writes the results,
+    `-- codec` runs `benchmarks/bench_codec.py`."""
     install_for_tests(session)
-    options = [word for word in session.posargs if word.startswith("-")]
-    names = [word for word in session.posargs if word not in options]
-    names = names or ["*" if "--long" in options else "worker"]
-    for script in sorted(path for name in names for path in BENCHMARKS.glob(f"bench_{name}.py")):
-        session.run("python", str(script), *options)
+    name, *options = session.posargs or [""]
+    if name and not name.startswith("-"):
+        session.run("python", str(BENCHMARKS / f"bench_{name}.py"), *options)
+    else:
+        session.run("python", str(BENCHMARKS / "run.py"), *session.posargs)
 
 
 @nox.session(name="benchmark-peers")

@@ -1,0 +1,1 @@
+"""What the benchmarks share: stores and workers to measure, figures, tables, charts, the report."""
