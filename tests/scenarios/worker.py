@@ -95,17 +95,20 @@ class Worker:
         return [p for p in self.processes() if _name(p).startswith("th-child")]
 
     def generation(self) -> psutil.Process:
-        (process,) = [p for p in self.processes() if _name(p) == "th-generation"]
+        (process,) = self.named("th-generation")
         return process
 
     def maintenance(self) -> psutil.Process:
-        (process,) = [p for p in self.processes() if _name(p) == "th-maintenance"]
+        (process,) = self.named("th-maintenance")
         return process
 
     @staticmethod
     def role(process: psutil.Process) -> str:
         """``th-child``, ``th-supervisor``…; empty for one that is gone."""
         return _name(process)
+
+    def named(self, name: str) -> list[psutil.Process]:
+        return [p for p in self.processes() if _name(p) == name]
 
     def leftovers(self) -> list[psutil.Process]:
         """Processes of this worker, ever seen, that still run."""

@@ -1,0 +1,179 @@
+"""A bank: jobs move money between accounts, each in its own transaction. Under a storm of kills
+every movement happens exactly once, or the books do not balance."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psycopg
+
+from taskharbor import Fixed, State, TaskHarbor, current_job
+from tests.scenarios.worker import Worker
+
+app = TaskHarbor(name="bank", backoff=Fixed(0.02), max_attempts=1000, max_losses=1000)
+
+ACCOUNTS = 20
+OPENING_CENTS = 1_000_000
+_TABLES = """
+CREATE SCHEMA bank;
+CREATE TABLE bank.accounts (number int PRIMARY KEY, cents bigint NOT NULL);
+-- Not unique: a movement that is booked twice shall show.
+CREATE TABLE bank.movements (job text, attempt int, source int, target int, cents bigint);
+"""
+
+
+@app.task(transactional=True)
+def transfer(connection: psycopg.Connection, source: int, target: int, cents: int) -> int:
+    """Slow enough to be killed in the middle. A tenth of the first attempts fail at the end."""
+    job = current_job()
+    for account, change in sorted([(source, -cents), (target, cents)]):
+        connection.execute(
+            "UPDATE bank.accounts SET cents = cents + %s WHERE number = %s", (change, account)
+        )
+        connection.execute("SELECT pg_sleep(random() * 0.01)")
+    connection.execute(
+        "INSERT INTO bank.movements VALUES (%s, %s, %s, %s, %s)",
+        (job.id, job.attempt, source, target, cents),
+    )
+    if job.attempt == 1 and cents % 10 == 0:
+        raise LookupError("not this time")
+    return cents
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    source: int
+    target: int
+    cents: int
+
+
+@dataclass(slots=True)
+class Books:
+    """What was ordered, what became of it, and how rough it was. All amounts in cents."""
+
+    jobs: int
+    succeeded: int = 0
+    booked_once: int = 0
+    wrong_accounts: dict[int, tuple[int, int]] = field(default_factory=dict)
+    strikes: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    losses: int = 0
+    seconds: float = 0.0
+
+
+class Bank:
+    """The bank's tables in the database at ``url``, and a seed that is printed."""
+
+    def __init__(self, url: str) -> None:
+        self.seed = random.randrange(1 << 32)
+        print(f"seed {self.seed}")
+        self._rng = random.Random(self.seed)
+        self._connection = psycopg.connect(url, autocommit=True, application_name="auditor")
+        self._connection.execute(_TABLES)
+        self._connection.cursor().executemany(
+            "INSERT INTO bank.accounts VALUES (%s, %s)",
+            [(number, OPENING_CENTS) for number in range(ACCOUNTS)],
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def ride_out(
+        self,
+        start_worker: Callable[[], Worker],
+        *,
+        jobs: int,
+        every_seconds: float,
+        deadline_seconds: float,
+    ) -> Books:
+        """Order ``jobs`` movements and strike every ``every_seconds`` until all ended, or the time
+        is over."""
+        books = Books(jobs)
+        orders = [self._order() for _ in range(jobs)]
+        ids = [
+            result.id
+            for result in app.enqueue_many(
+                [transfer.s(one.source, one.target, one.cents) for one in orders]
+            )
+        ]
+        worker = start_worker()
+        began = time.monotonic()
+        while self._unfinished() and time.monotonic() - began < deadline_seconds:
+            time.sleep(self._rng.uniform(0.5, 1.5) * every_seconds)
+            if not worker.children():
+                continue  # it is starting: let it do something first
+            what = self._strike(worker)
+            books.strikes[what] += 1
+            if what == "supervisor":
+                worker.wait()
+                worker = start_worker()
+        books.seconds = time.monotonic() - began
+        self._audit(books, dict(zip(ids, orders, strict=True)))
+        return books
+
+    def _order(self) -> Movement:
+        source, target = self._rng.sample(range(ACCOUNTS), 2)
+        return Movement(source, target, self._rng.randint(1, 500))
+
+    def _unfinished(self) -> bool:
+        waiting = (State.READY, State.SCHEDULED, State.RUNNING)
+        return any(queue.counts[state] for queue in app.driver.queues() for state in waiting)
+
+    # --- the storm ------------------------------------------------------------------------------
+
+    def _strike(self, worker: Worker) -> str:
+        """Kill something; what it was."""
+        (what,) = self._rng.choices(
+            ["child", "backend", "maintenance", "generation", "supervisor"], [65, 20, 8, 4, 3]
+        )
+        if what == "backend":
+            self._connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s",
+                (self._a_backend(),),
+            )
+            return what
+        if what == "supervisor":
+            victims = worker.processes()[:1]
+        else:
+            victims = worker.children() if what == "child" else worker.named(f"th-{what}")
+        if not victims:
+            return "nobody there"
+        try:
+            os.kill(self._rng.choice(victims).pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return "nobody there"
+        return what
+
+    def _a_backend(self) -> int | None:
+        rows = self._connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'taskharbor' ORDER BY pid"
+        ).fetchall()
+        return self._rng.choice(rows)[0] if rows else None
+
+    # --- the audit ------------------------------------------------------------------------------
+
+    def _audit(self, books: Books, orders: dict[str, Movement]) -> None:
+        records = [app.driver.get(job_id) for job_id in orders]
+        found = [record for record in records if record is not None]
+        books.succeeded = sum(record.state is State.SUCCEEDED for record in found)
+        books.attempts = sum(record.attempts for record in found)
+        books.losses = sum(record.losses for record in found)
+        rows = self._connection.execute("SELECT job, source, target, cents FROM bank.movements")
+        booked = [(job, Movement(*movement)) for job, *movement in rows]
+        times = Counter(job for job, _ in booked)
+        books.booked_once = sum(times[job] == 1 and orders[job] == one for job, one in booked)
+        right = dict.fromkeys(range(ACCOUNTS), OPENING_CENTS)
+        for order in orders.values():
+            right[order.source] -= order.cents
+            right[order.target] += order.cents
+        accounts = self._connection.execute("SELECT number, cents FROM bank.accounts")
+        has: dict[int, int] = dict(accounts.fetchall())
+        books.wrong_accounts = {
+            number: (cents, has[number]) for number, cents in right.items() if has[number] != cents
+        }
