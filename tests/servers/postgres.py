@@ -102,6 +102,17 @@ class PostgresServer(ServerProcess):
             )
         return self.database_url(name)
 
+    def stop_immediately(self) -> None:
+        """As `pg_ctl stop -m immediate`: sessions end at once, the next start recovers."""
+        self.stop(signal.SIGQUIT)
+
+    def set(self, setting: str, value: str) -> None:
+        """For all sessions, also those that are open; "DEFAULT" as the value takes it back."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(f"ALTER SYSTEM SET {setting} = {value}".encode())
+            connection.execute("SELECT pg_reload_conf()")
+
     def command(self) -> list[str]:
         settings = {**self._settings, "port": str(self.port)}
         settings["unix_socket_directories"] = str(self._data)

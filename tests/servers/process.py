@@ -213,14 +213,15 @@ class ServerProcess(ABC):
         self._owner = os.getpid()
         atexit.register(self._stop_at_exit)
 
-    def stop(self) -> None:
-        """End the server in an orderly way; a server that does not end is killed. Idempotent."""
+    def stop(self, number: signal.Signals | None = None) -> None:
+        """End the server in an orderly way, or by another signal; a server that does not end is
+        killed. Idempotent."""
         atexit.unregister(self._stop_at_exit)
         process = self._process
         if process is None:
             return
         process.send_signal(signal.SIGCONT)
-        process.send_signal(self.stop_signal)
+        process.send_signal(number or self.stop_signal)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,144 @@
+"""What Postgres may do to workers under load: they go on by themselves, and run every job once.
+
+Every job has one attempt only, so a second run, a loss that was charged or a job left behind shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from taskharbor import AsyncResult, TaskHarbor
+from tests.scenarios import shop
+from tests.scenarios.conftest import StartWorker
+from tests.scenarios.worker import Worker
+from tests.servers import PostgresServer
+
+pytestmark = pytest.mark.timeout(180)
+
+LIMITS = {"max_connections": "30", "superuser_reserved_connections": "0"}
+Jobs = list[AsyncResult[str]]
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer(settings=LIMITS) as one:
+        yield one
+
+
+@pytest.fixture
+def url(server: PostgresServer) -> str:
+    return server.url
+
+
+def order(app: TaskHarbor, number: int) -> Jobs:
+    return app.enqueue_many([shop.nap.using(max_attempts=1).s(0.01) for _ in range(number)])
+
+
+def check_all_ran_once(running: Worker, app: TaskHarbor, jobs: Jobs, back_at: float) -> None:
+    """``back_at``: when the store was there again. Says how long after that the work went on."""
+    app.close()  # this process' own connections may have gone with the server
+    for job in jobs:
+        assert job.get(timeout=60) == "rested"
+    started = Counter(entry["job"] for entry in running.journal_entries("started"))
+    assert started == Counter(job.id for job in jobs)
+    later = [entry["at"] for entry in running.journal_entries("started") if entry["at"] > back_at]
+    print(f"at work again after {min(later) - back_at:.2f} s")
+    # Between two tries lies a second at most (recovery.MOST_DELAY_SECONDS); the rest is for
+    # machines that are busy with other things.
+    assert min(later) - back_at < 10
+
+
+def test_too_many_connections(worker: StartWorker, app: TaskHarbor, server: PostgresServer) -> None:
+    jobs = order(app, 600)
+    running = worker()
+    before = {process.pid for process in running.processes()}
+    running.wait_noted("started", count=50)
+    app.close()
+    taken = [psycopg.connect(server.url, autocommit=True, application_name="crowd")]
+    while _terminate_others(taken[0]) or len(taken) < 30:
+        try:
+            taken.append(psycopg.connect(server.url, application_name="crowd"))
+        except psycopg.OperationalError:
+            pass  # the worker was quicker: it is thrown out again
+    running.wait_event("store does not answer", seconds=30)
+    for connection in taken:
+        connection.close()
+    check_all_ran_once(running, app, jobs, time.time())
+    assert {process.pid for process in running.processes()} == before
+
+
+def _terminate_others(connection: psycopg.Connection) -> int:
+    row = connection.execute(
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+        " WHERE application_name = 'taskharbor'"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_server_that_becomes_read_only(
+    worker: StartWorker, app: TaskHarbor, server: PostgresServer
+) -> None:
+    jobs = order(app, 600)
+    running = worker()
+    before = {process.pid for process in running.processes()}
+    running.wait_noted("started", count=50)
+    server.set("default_transaction_read_only", "on")
+    running.wait_event("store does not answer", seconds=30)
+    server.set("default_transaction_read_only", "DEFAULT")
+    check_all_ran_once(running, app, jobs, time.time())
+    assert {process.pid for process in running.processes()} == before
+
+
+def test_statements_that_time_out(
+    worker: StartWorker, app: TaskHarbor, server: PostgresServer
+) -> None:
+    jobs = order(app, 600)
+    server.set("statement_timeout", "200")
+    running = worker()
+    before = {process.pid for process in running.processes()}
+    running.wait_noted("started", count=50)
+    with psycopg.connect(server.url) as blocker:
+        blocker.execute("SET statement_timeout = 0")
+        blocker.execute("LOCK TABLE taskharbor.leases")
+        running.wait_event("store does not answer", seconds=30)
+    check_all_ran_once(running, app, jobs, time.time())
+    assert {process.pid for process in running.processes()} == before
+
+
+def test_backends_that_are_terminated_again_and_again(
+    worker: StartWorker, app: TaskHarbor, server: PostgresServer
+) -> None:
+    jobs = order(app, 600)
+    app.close()
+    running = worker()
+    before = {process.pid for process in running.processes()}
+    running.wait_noted("started", count=20)
+    terminated = 0
+    with psycopg.connect(server.url, autocommit=True) as operator:
+        while terminated < 60 and len(running.journal_entries("started")) < 300:
+            terminated += _terminate_others(operator)
+    assert terminated > 10
+    check_all_ran_once(running, app, jobs, time.time())
+    assert {process.pid for process in running.processes()} == before
+
+
+def test_immediate_restarts_under_load(
+    worker: StartWorker, app: TaskHarbor, server: PostgresServer
+) -> None:
+    jobs = order(app, 900)
+    app.close()
+    running = worker()
+    before = {process.pid for process in running.processes()}
+    for count in (50, 300, 550):
+        running.wait_noted("started", count=count, seconds=60)
+        server.stop_immediately()
+        server.start()
+        back_at = time.time()
+    check_all_ran_once(running, app, jobs, back_at)
+    assert {process.pid for process in running.processes()} == before
