@@ -3,57 +3,36 @@ each movement happens exactly once, and the books balance to the cent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from taskharbor import TaskHarbor
-from taskharbor.drivers.base import Migratable
-from tests.scenarios import bank
+from tests.scenarios.bank import Bank
+from tests.scenarios.banking import APP_PATH, app, books, url
 from tests.scenarios.conftest import StartWorker
 from tests.scenarios.worker import Worker
-from tests.servers import PostgresServer
 
-
-@pytest.fixture
-def url(postgres_server: PostgresServer) -> str:
-    return postgres_server.create_database("bank")
-
-
-@pytest.fixture
-def app(url: str) -> Iterator[TaskHarbor]:
-    bank.app.close()
-    # By its name, the storm leaves this process' connections alone.
-    bank.app.url = f"{url}?application_name=auditor"
-    assert isinstance(bank.app.driver, Migratable)
-    bank.app.driver.migrate()
-    yield bank.app
-    bank.app.close()
+__all__ = ["app", "books", "url"]
 
 
 @pytest.mark.timeout(1200)
 def test_every_movement_happens_exactly_once(
-    worker: StartWorker, app: TaskHarbor, url: str, long_form: bool
+    worker: StartWorker, books: Bank, long_form: bool
 ) -> None:
-    at = bank.Bank(url)
-
     def start() -> Worker:
         return worker(
-            app_path="tests.scenarios.bank:app",
+            app_path=APP_PATH,
             log_level="warning",
             lease_seconds=2.0,
             concurrency=4,
             ready=False,
         )
 
-    books = at.ride_out(
+    found = books.ride_out(
         start,
         jobs=10_000 if long_form else 600,
         every_seconds=0.25,
         deadline_seconds=900 if long_form else 200,
     )
-    print(books)
-    at.close()
-    assert books.succeeded == books.booked_once == books.jobs
-    assert books.wrong_accounts == {}
-    assert sum(books.strikes.values()) >= 5
+    print(found)
+    assert found.succeeded == found.booked_once == found.jobs
+    assert found.wrong_accounts == {}
+    assert sum(found.strikes.values()) >= 5

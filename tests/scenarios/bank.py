@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -46,6 +47,22 @@ def transfer(connection: psycopg.Connection, source: int, target: int, cents: in
     return cents
 
 
+@app.task(transactional=True, timeout=0.5, max_attempts=1)
+def stall(connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE bank.accounts SET cents = 0 WHERE number = 0")
+    connection.execute("SELECT pg_sleep(60), 'stalled'")
+
+
+@app.task(transactional=True)
+def meet(connection: psycopg.Connection, number: int) -> None:
+    """Ends when three are in their transactions at the same time, in one process."""
+    connection.execute("UPDATE bank.accounts SET cents = 7 WHERE number = %s", (number,))
+    _all_three.wait(30)
+
+
+_all_three = threading.Barrier(3)
+
+
 @dataclass(frozen=True, slots=True)
 class Movement:
     source: int
@@ -83,6 +100,18 @@ class Bank:
 
     def close(self) -> None:
         self._connection.close()
+
+    def balances(self, *numbers: int) -> list[int]:
+        wanted = "SELECT cents FROM bank.accounts WHERE number = ANY (%s) ORDER BY number"
+        return [cents for (cents,) in self._connection.execute(wanted, (list(numbers),))]
+
+    def runs(self, statement: str) -> bool:
+        """Whether a session is executing a statement that contains this."""
+        active = (
+            "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE %s AND pid <> %s"
+        )
+        mine = self._connection.info.backend_pid
+        return self._connection.execute(active, (f"%{statement}%", mine)).fetchone() is not None
 
     def ride_out(
         self,
