@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     chaos = parser.getgroup("chaos", "storms over real stores")
     chaos.addoption("--seeds", type=int, default=1, help="how many storms over each store")
+    chaos.addoption("--minutes", type=float, default=60.0, help="of a soak, for each store")
     chaos.addoption("--first-seed", type=int, default=0)
     chaos.addoption(
         "--histories", type=int, help="simulated histories of each kind and size; default 200"

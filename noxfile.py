@@ -135,7 +135,18 @@ def chaos(session: nox.Session) -> None:
     """
     install_for_tests(session)
     # A storm mostly waits; more at a time than four would only slow each other down.
-    run_pytest(session, "tests/chaos", "-n", "4", "--dist", "worksteal")
+    elsewhere = "--deselect=tests/chaos/test_soak.py::test_nothing_grows"
+    run_pytest(session, "tests/chaos", elsewhere, "-n", "4", "--dist", "worksteal")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """An hour of half load with faults on each store, one after the other: does anything grow?
+
+    `-- --minutes 1 --driver redis` for a quick look.
+    """
+    install_for_tests(session)
+    run_pytest(session, "tests/chaos/test_soak.py", "--long", "-s")
 
 
 @nox.session

@@ -19,8 +19,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    option = metafunc.config.getoption
+    if "soak_site" in metafunc.fixturenames:
+        metafunc.parametrize("soak_site", option("driver") or list(SITES))
     if {"site", "seed"} <= set(metafunc.fixturenames):
-        option = metafunc.config.getoption
         first = option("first_seed")
         seeds = range(first, first + option("seeds"))
         # One of each store after the other, so that a run that is cut short has seen all.

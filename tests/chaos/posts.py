@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,9 @@ from tests.scenarios.worker import Worker
 
 Role = Literal["child", "generation", "supervisor", "maintenance"]
 Pool = Literal["process", "thread"]
+
+COUNT_SECONDS = 0.5
+"""How often the processes of a worker are counted, which costs a look at all of the machine's."""
 
 
 class Post:
@@ -52,6 +56,7 @@ class Post:
             ledger.DIRECTORY: str(directory.parent / "ledger"),
         }
         self._workers: list[Worker] = []
+        self._count_at = 0.0
         self.worker: Worker | None = None
 
     # --- its worker ------------------------------------------------------------------------
@@ -82,7 +87,9 @@ class Post:
         """The exit code of a worker that has ended meanwhile; the post is empty then."""
         if self.worker is None:
             return None
-        self.worker.processes()  # remembers who is there, for `leftovers`
+        if time.monotonic() >= self._count_at:
+            self.worker.processes()  # remembers who is there, for `leftovers`
+            self._count_at = time.monotonic() + COUNT_SECONDS
         code = self.worker.poll()
         if code is not None:
             self.worker = None

@@ -11,29 +11,22 @@ seed is the same storm, and most often the same verdict.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from heapq import heappop, heappush
-from itertools import count
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
-
-import psycopg
-import redis
 
 from taskharbor.drivers.base import InspectableDriver, Job, JobFilter
 from taskharbor.worker.config import ExitCode
 from tests.chaos import checker, inside, ledger, tasks
 from tests.chaos.checker import Evidence
 from tests.chaos.clients import Clients
-from tests.chaos.faults import Fault, Missed, Scene, draw_faults
+from tests.chaos.faults import draw_faults
 from tests.chaos.orders import LEASE_SECONDS, Order, make_orders
 from tests.chaos.posts import Pool, Post
-from tests.chaos.sites import SITES, Undo
-from tests.servers.process import ServerFailed
+from tests.chaos.sites import SITES
+from tests.chaos.weather import LOOK_SECONDS, Blow, Weather
 
 SECONDS = 6.0
 """How long blows fall and jobs arrive."""
@@ -44,18 +37,7 @@ STANDSTILL_SECONDS = 120.0
 """In the calm, without one more job that ended, before the rest is given up for lost. The longest
 that any job waits by itself is a tenth of it."""
 
-UNDO_AGAIN_SECONDS = 0.3
-
 _POOLS: tuple[Pool, ...] = ("process", "process", "thread")
-
-TROUBLE = (Missed, OSError, ServerFailed, redis.RedisError, psycopg.Error)
-"""What a blow may find: nobody, or a store that another blow holds down."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blow:
-    at: float
-    fault: Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,33 +72,6 @@ class Plan:
         return "\n".join([f"pools {self.pools}, old version at post {self.old_post}", *lines])
 
 
-class Appointment(NamedTuple):
-    """``at``: monotonic clock. ``number`` keeps those of one moment in their order."""
-
-    at: float
-    number: int
-    act: Callable[[], None]
-
-
-class Agenda:
-    """What is to be done when, counted from now on."""
-
-    def __init__(self) -> None:
-        self._numbers = count()
-        self._waiting: list[Appointment] = []
-
-    def add(self, seconds: float, act: Callable[[], None]) -> None:
-        at = time.monotonic() + seconds
-        heappush(self._waiting, Appointment(at, next(self._numbers), act))
-
-    def next(self) -> Appointment | None:
-        return heappop(self._waiting) if self._waiting else None
-
-
-def _nothing() -> None:
-    """The end of the storm is an appointment, too."""
-
-
 class Storm:
     """``run`` is one storm's life. ``directory`` need not exist, and keeps ledger and logs.
 
@@ -144,8 +99,7 @@ class Storm:
         self._nothing_may_expire = nothing_may_expire
         self._site = SITES[site](directory)
         self._posts: list[Post] = []
-        self.happened: list[str] = []
-        """What was struck and what became of it, for a report."""
+        self._weather = Weather(self._site, self._posts)
 
     def run(self) -> list[str]:
         """What was broken; empty: every promise held."""
@@ -156,12 +110,12 @@ class Storm:
             site.make_links(POSTS + 1)
             judge = site.connect()
             exit_stack.callback(judge.close)
-            exit_stack.enter_context(_app_on(site.url_for(POSTS)))
+            exit_stack.enter_context(app_on(site.url_for(POSTS)))
             for number in range(POSTS):
                 exit_stack.callback(self._open_post(number).close)
             clients = Clients(self._plan.orders, judge)
             exit_stack.callback(clients.close)
-            broken = self._weather(clients)
+            broken = self._endure(clients)
             clients.close()
             return [*broken, *checker.violations(self._evidence(clients, judge))]
 
@@ -177,62 +131,19 @@ class Storm:
         self._posts.append(post)
         return post
 
-    # --- the weather ------------------------------------------------------------------------
+    # --- storm and calm ---------------------------------------------------------------------
 
-    def _weather(self, clients: Clients) -> list[str]:
+    def _endure(self, clients: Clients) -> list[str]:
         for post in self._posts:
             post.man(ready=True)
         clients.start()
-        self._blow()
+        self._weather.blow(self._plan.blows, self._plan.seconds)
         self._wait_for_all(clients)
         return [
             f"the worker at post {post.number} ended with exit code {code}"
             for post in self._posts
             if (code := post.leave()) != ExitCode.OK
         ]
-
-    def _blow(self) -> None:
-        """Strike and end, each at its moment, until the last has ended."""
-        scene = Scene(self._site, self._posts, Random(len(self._plan.blows)))
-        agenda = Agenda()
-
-        def strike(blow: Blow) -> None:
-            try:
-                undo = blow.fault.strike(scene)
-            except TROUBLE as error:
-                self.happened.append(f"{blow.fault}: missed ({type(error).__name__}: {error})")
-                return
-            self.happened.append(f"{blow.fault}")
-            if undo is not None:
-                agenda.add(blow.fault.seconds, partial(end, undo))
-
-        def end(undo: Undo) -> None:
-            try:
-                undo()
-            except TROUBLE:
-                # Another blow holds the store down. It will be back: every blow has an end.
-                agenda.add(UNDO_AGAIN_SECONDS, partial(end, undo))
-
-        for blow in self._plan.blows:
-            agenda.add(blow.at, partial(strike, blow))
-        agenda.add(self._plan.seconds, _nothing)
-        while (due := agenda.next()) is not None:
-            self._keep_manned(due.at)
-            due.act()
-        self._site.heal()
-
-    def _keep_manned(self, until: float) -> None:
-        """Look after the posts, as a service manager does, up to that moment."""
-        while True:
-            for post in self._posts:
-                code = post.look()
-                if code is not None:
-                    self.happened.append(f"post {post.number}: ended with {code}, manned again")
-                    post.man()
-            left = until - time.monotonic()
-            if left <= 0:
-                return
-            time.sleep(min(left, 0.05))
 
     def _wait_for_all(self, clients: Clients) -> None:
         """The calm: everybody is back, with the newest version, until all have ended."""
@@ -242,7 +153,7 @@ class Storm:
                 post.leave()
         waited_for, moved_at = clients.waited_for, time.monotonic()
         while not clients.all_ended:
-            self._keep_manned(time.monotonic() + 0.05)
+            self._weather.keep_manned(time.monotonic() + LOOK_SECONDS)
             if clients.waited_for != waited_for:
                 waited_for, moved_at = clients.waited_for, time.monotonic()
             elif time.monotonic() - moved_at > self._standstill_seconds:
@@ -266,11 +177,14 @@ class Storm:
         return [line for post in self._posts for line in post.log().splitlines()]
 
     def report(self, broken: list[str]) -> str:
-        return "\n".join([*broken, "what happened:", *self.happened, f"logs: {self._directory}"])
+        return "\n".join(
+            [*broken, "what happened:", *self._weather.happened, f"logs: {self._directory}"]
+        )
 
 
 @contextmanager
-def _app_on(url: str) -> Iterator[None]:
+def app_on(url: str) -> Iterator[None]:
+    """The storm's app, in this process, on the store at ``url``."""
     tasks.app.close()
     tasks.app.url = url
     try:

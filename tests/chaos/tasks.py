@@ -133,6 +133,12 @@ def blow_up(megabytes: int) -> int:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@app.task(max_attempts=ENDLESS, max_losses=ENDLESS, store_result=False, keep_succeeded=5)
+def tick(seconds: float) -> None:
+    """One of very many, kept for moments and out of the ledger."""
+    time.sleep(seconds)
+
+
 if OLD_VERSION not in os.environ:
 
     @app.task(max_attempts=ENDLESS, max_losses=ENDLESS)

@@ -9,8 +9,9 @@ import pytest
 from tests.chaos.checker import Expect, Promise
 from tests.chaos.faults import TellRedis
 from tests.chaos.orders import Order
-from tests.chaos.storm import Blow, Plan, Storm
+from tests.chaos.storm import Plan, Storm
 from tests.chaos.tasks import ENDLESS
+from tests.chaos.weather import Blow
 
 
 def _order(name: str, seconds: float, at: float) -> Order:

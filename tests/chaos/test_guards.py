@@ -15,8 +15,9 @@ import pytest
 from tests.chaos.checker import Expect, Promise
 from tests.chaos.faults import KillProcess, StopHost
 from tests.chaos.orders import RACERS, Order
-from tests.chaos.storm import Blow, Plan, Storm
+from tests.chaos.storm import Plan, Storm
 from tests.chaos.tasks import ENDLESS
+from tests.chaos.weather import Blow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
