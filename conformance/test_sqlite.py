@@ -10,6 +10,7 @@ import pytest
 from taskharbor.conformance import (
     Conformance,
     Durable,
+    Flowing,
     Harness,
     Migrates,
     Shared,
@@ -29,7 +30,7 @@ class SQLiteHarness(Harness):
             yield connection
 
 
-class TestSQLite(Conformance, Shared, Durable, Transactional, Migrates):
+class TestSQLite(Conformance, Shared, Durable, Transactional, Migrates, Flowing):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return SQLiteHarness(tmp_path / "jobs.db")

@@ -311,7 +311,7 @@ class FlowKeeper:
         flow = self._flows.get(flow_id)
         if flow is None:
             return CancelVerdict.NOT_FOUND
-        if flow.finished_at is not None:
+        if flow.finished_at is not None or flow.doomed:
             return CancelVerdict.FINISHED
         flow.cancelled = flow.cancelled or reason
         self.expiries.discard(flow_id)

@@ -5,6 +5,7 @@ Deciding row by row and writing kind by kind keeps the time under the write lock
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from taskharbor import defaults
@@ -32,6 +33,11 @@ class Head(NamedTuple):
     key: str | None
     key_seconds: float | None
 
+    @property
+    def in_flow(self) -> bool:
+        """Whether it is a member of a flow, which keeps the record."""
+        return self.keep_succeeded == math.inf
+
     def keep_seconds(self, state: State) -> float:
         match state:
             case State.SUCCEEDED:
@@ -57,6 +63,7 @@ class Changes:
     """Rows to write and rows to remove. ``flush`` empties it, so it can go on."""
 
     __slots__ = (
+        "blocked",
         "buried",
         "carried",
         "ended",
@@ -64,6 +71,7 @@ class Changes:
         "forgotten_ids",
         "freed_keys",
         "history",
+        "left_blocked",
         "left_ended",
         "left_leases",
         "left_ready",
@@ -78,6 +86,7 @@ class Changes:
         self.ended: list[Row] = []
         self.ready: list[Row] = []
         self.scheduled: list[Row] = []
+        self.blocked: list[Row] = []
         self.carried: list[Row] = []
         self.history: list[Row] = []
         self.buried: list[Row] = []
@@ -87,6 +96,7 @@ class Changes:
         self.left_leases: list[int] = []
         self.left_ready: list[Row] = []
         self.left_scheduled: list[int] = []
+        self.left_blocked: list[int] = []
         self.left_ended: list[int] = []
 
     # --- into a state ----------------------------------------------------------------------
@@ -105,6 +115,11 @@ class Changes:
         tx.count(job.queue, state, 1)
         return state
 
+    def to_blocked(self, job: Head, reason: str) -> State:
+        self.blocked.append((job.seq, reason))
+        self.tx.count(job.queue, State.BLOCKED, 1)
+        return State.BLOCKED
+
     def to_end(self, job: Head, end: Ending, *, result: bytes | None = None) -> State | None:
         """Terminal; None when the job is not kept at all."""
         tx = self.tx
@@ -113,6 +128,8 @@ class Changes:
             self.forget(job)
             return None
         tx.count(job.queue, end.state, 1)
+        if job.in_flow:
+            tx.noted.append((job.seq, None, end.state))
         self.ended.append(
             (job.seq, str(end.state), end.reason, tx.now, tx.now + keep, *end[2:], result)
         )
@@ -144,9 +161,15 @@ class Changes:
         self.left_scheduled.append(job.seq)
         self.tx.count(job.queue, State.SCHEDULED, -1)
 
+    def leave_blocked(self, job: Head) -> None:
+        self.left_blocked.append(job.seq)
+        self.tx.count(job.queue, State.BLOCKED, -1)
+
     def leave_ended(self, job: Head, state: str) -> None:
         self.left_ended.append(job.seq)
         self.tx.count(job.queue, State(state), -1)
+        if job.in_flow:
+            self.tx.noted.append((job.seq, State(state), None))
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -166,6 +189,7 @@ class Changes:
         for statement, keys in (
             ("leave_leases", self.left_leases),
             ("leave_scheduled", self.left_scheduled),
+            ("leave_blocked", self.left_blocked),
             ("leave_ended", self.left_ended),
         ):
             if keys:
@@ -196,6 +220,7 @@ class Changes:
             ("end", self.ended),
             ("line_up", self.ready),
             ("schedule", self.scheduled),
+            ("block", self.blocked),
             ("carry", self.carried),
             ("free_key", self.freed_keys),
         ):

@@ -25,8 +25,20 @@ from taskharbor.drivers.base import (
     Term,
     Want,
 )
+from taskharbor.drivers.flows import (
+    EdgePage,
+    FlowEnqueued,
+    FlowInfo,
+    FlowNode,
+    FlowPage,
+    Input,
+)
 from taskharbor.drivers.sqlite import (
     examining,
+    flow_heads,
+    flow_look,
+    flow_moves,
+    flow_store,
     inspector,
     leases,
     operate,
@@ -37,8 +49,9 @@ from taskharbor.drivers.sqlite import (
 )
 from taskharbor.drivers.sqlite.address import Address
 from taskharbor.drivers.sqlite.enqueue import enqueue
-from taskharbor.drivers.sqlite.joining import enqueue_joined
-from taskharbor.drivers.sqlite.transaction import Store
+from taskharbor.drivers.sqlite.joining import join
+from taskharbor.drivers.sqlite.transaction import Store, Tx
+from taskharbor.flow.plan import Part
 from taskharbor.ids import new_id
 from taskharbor.lease import Reservation, check_lease_seconds
 from taskharbor.message import Message
@@ -54,7 +67,7 @@ class SQLiteDriver:
     """
 
     capabilities = Capabilities(
-        shared=True, durable=True, transactional_enqueue=True, migrates=True
+        shared=True, durable=True, transactional_enqueue=True, migrates=True, flows=True
     )
 
     def __init__(self, address: Address, clock: Clock | None = None) -> None:
@@ -70,7 +83,7 @@ class SQLiteDriver:
         if not batch:
             return []
         if connection is not None:
-            return enqueue_joined(self._store, batch, connection)
+            return join(self._store, connection, lambda tx: enqueue(tx, batch), new_jobs=len(batch))
         with self._store.writing(new_jobs=len(batch)) as tx:
             return enqueue(tx, batch)
 
@@ -83,16 +96,19 @@ class SQLiteDriver:
                 return idle
         with self._store.writing() as tx:
             settled = settle.settle(tx, settlements) if settlements else []
+            flow_moves.advance(tx)
             retired = reserve.is_retired(tx, holder)
             if want is None or want.limit <= 0 or retired:
                 return Exchange(settled, [], tx.now, False, retired)
             reserved = reserve.reserve(tx, holder, want)
-            return Exchange(settled, reserved.jobs, tx.now, reserved.more, False)
+            flow_moves.remember(tx)
+            more = reserved.more or tx.errands > 0
+            return Exchange(settled, reserved.jobs, tx.now, more, False)
 
     def _nothing_to_reserve(self, holder: str, want: Want) -> Exchange | None:
         """The answer when no job is in line: it costs idle workers no turn at the write lock."""
         with self._store.reading() as tx:
-            if reserve.any_ready(tx, want.queues):
+            if tx.errands or reserve.any_ready(tx, want.queues):
                 return None
             return Exchange([], [], tx.now, False, reserve.is_retired(tx, holder))
 
@@ -118,7 +134,7 @@ class SQLiteDriver:
     def promote(self, limit: int) -> Promoted:
         with self._store.reading() as tx:
             due = timekeeping.next_due(tx)
-            if due is None or due > tx.now:
+            if not tx.errands and (due is None or due > tx.now):
                 return Promoted(0, due, False, tx.now)
         with self._store.writing() as tx:
             return timekeeping.promote(tx, max(0, limit))
@@ -131,7 +147,9 @@ class SQLiteDriver:
         self, job_ids: Sequence[str], reason: Reason = Reason.OPERATOR
     ) -> list[CancelVerdict]:
         with self._store.writing() as tx:
-            return operate.cancel(tx, job_ids, reason)
+            verdicts = operate.cancel(tx, job_ids, reason)
+            flow_moves.advance(tx)
+            return verdicts
 
     def wait(self, queues: Sequence[str], seconds: float) -> None:
         waiting.wait_for_jobs(self._store, queues, seconds)
@@ -178,7 +196,9 @@ class SQLiteDriver:
         with self._store.writing() as tx:
             due_at = tx.now + delay if eta is None else eta
             how = operate.Requeue(states, queue, due_at, reset_attempts)
-            return operate.requeue(tx, job_ids, how)
+            verdicts = operate.requeue(tx, job_ids, how)
+            flow_moves.advance(tx)
+            return verdicts
 
     def delete(self, job_ids: Sequence[str]) -> list[DeleteVerdict]:
         with self._store.writing() as tx:
@@ -195,6 +215,54 @@ class SQLiteDriver:
     def resume(self, queue: str) -> None:
         with self._store.writing() as tx:
             operate.resume(tx, queue)
+
+    # --- Flows ---------------------------------------------------------------------------------
+
+    def new_id_beside(self, other: str) -> str:
+        return new_id()
+
+    def enqueue_flow(self, part: Part, *, connection: Any = None) -> FlowEnqueued:
+        def step(tx: Tx) -> FlowEnqueued:
+            answer = flow_store.enqueue_flow(tx, part)
+            flow_moves.advance(tx)
+            return answer
+
+        if connection is not None:
+            return join(self._store, connection, step, new_jobs=len(part.nodes))
+        with self._store.writing(new_jobs=len(part.nodes)) as tx:
+            return step(tx)
+
+    def inputs(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[Input]:
+        with self._store.reading() as tx:
+            return flow_look.inputs(tx, job_id, after, limit)
+
+    def flow(self, flow_id: str) -> FlowInfo | None:
+        with self._store.reading() as tx:
+            return flow_look.flow(tx, flow_id)
+
+    def list_flows(self, *, cursor: str | None = None, limit: int = 100) -> FlowPage:
+        with self._store.reading() as tx:
+            return flow_look.list_flows(tx, cursor, limit)
+
+    def flow_nodes(self, flow_id: str, *, after: int = -1, limit: int = 1000) -> list[FlowNode]:
+        with self._store.reading() as tx:
+            return flow_look.flow_nodes(tx, flow_id, after, limit)
+
+    def flow_edges(self, flow_id: str, *, cursor: str | None = None, limit: int = 1000) -> EdgePage:
+        with self._store.reading() as tx:
+            return flow_look.flow_edges(tx, flow_id, cursor, limit)
+
+    def cancel_flow(self, flow_id: str, reason: Reason = Reason.OPERATOR) -> CancelVerdict:
+        with self._store.writing() as tx:
+            verdict = flow_heads.cancel(tx, flow_id, reason)
+            flow_moves.advance(tx)
+            return verdict
+
+    def delete_flow(self, flow_id: str) -> DeleteVerdict:
+        with self._store.writing() as tx:
+            verdict = flow_heads.delete(tx, flow_id)
+            flow_moves.remember(tx)
+            return verdict
 
     # --- Examinable ----------------------------------------------------------------------------
 

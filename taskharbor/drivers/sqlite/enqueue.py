@@ -48,8 +48,7 @@ def queue_id(tx: Tx, name: str) -> int:
 def _insert(tx: Tx, batch: Sequence[Message], queues: dict[str, int]) -> None:
     now = tx.now
     before = tx.last_seq - len(batch)
-    rows = _rows(batch, queues, now, before + 1)
-    tx.executemany(_SQL["insert_jobs"], rows)
+    rows = insert_rows(tx, batch, queues, before + 1)
     ready = tx.execute(_SQL["line_up_new"], (before, now)).rowcount
     if ready < len(batch):
         tx.execute(_SQL["schedule_new"], (before, now))
@@ -66,9 +65,10 @@ def _insert(tx: Tx, batch: Sequence[Message], queues: dict[str, int]) -> None:
         tx.wake()
 
 
-def _rows(batch: Sequence[Message], queues: dict[str, int], now: float, first: int) -> list[Row]:
-    """The columns of ``insert_jobs``."""
-    return [
+def insert_rows(tx: Tx, batch: Sequence[Message], queues: dict[str, int], first: int) -> list[Row]:
+    """The jobs themselves, numbered from ``first``: the columns of ``insert_jobs``."""
+    now = tx.now
+    rows = [
         (
             seq,
             message.id,
@@ -86,6 +86,8 @@ def _rows(batch: Sequence[Message], queues: dict[str, int], now: float, first: i
         )
         for seq, message in enumerate(batch, first)
     ]
+    tx.executemany(_SQL["insert_jobs"], rows)
+    return rows
 
 
 def _key_seconds(message: Message) -> float | None:

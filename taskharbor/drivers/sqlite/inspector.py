@@ -66,6 +66,8 @@ class _Described(NamedTuple):
     state: str
     reason: str
     finished_at: float | None
+    flow: str | None
+    awaits: str | None
 
 
 def _describe(tx: Tx, seqs: list[int], *, body: bytes = b"", **whole: Any) -> list[Job]:

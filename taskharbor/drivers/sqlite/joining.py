@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from taskharbor.drivers.base import Enqueued
 from taskharbor.drivers.sqlite import faults
-from taskharbor.drivers.sqlite.enqueue import enqueue
-from taskharbor.drivers.sqlite.transaction import Store
+from taskharbor.drivers.sqlite.transaction import Store, Tx
 from taskharbor.errors import ConfigurationError
-from taskharbor.message import Message
+
+T = TypeVar("T")
 
 
-def enqueue_joined(store: Store, batch: Sequence[Message], connection: object) -> list[Enqueued]:
-    """Store ``batch`` when the transaction that is open on ``connection`` commits. On an error
-    the transaction is as it was before the call.
+def join(store: Store, connection: object, step: Callable[[Tx], T], *, new_jobs: int) -> T:
+    """Take ``step`` in the transaction that is open on ``connection``: done when that commits. On
+    an error the transaction is as it was before the call.
 
     Raises ConfigurationError for a connection that can't be joined.
     """
-    joined = _join(connection, store.address.path)
+    joined = _joined(connection, store.address.path)
     joined.execute("SAVEPOINT taskharbor_enqueue")
     try:
-        tx = store.adopt(joined, new_jobs=len(batch))
-        answers = enqueue(tx, batch)
+        tx = store.adopt(joined, new_jobs=new_jobs)
+        answer = step(tx)
         tx.write_counts()
     except BaseException as error:
         joined.execute("ROLLBACK TO taskharbor_enqueue")
@@ -40,7 +39,7 @@ def enqueue_joined(store: Store, batch: Sequence[Message], connection: object) -
     joined.execute("RELEASE taskharbor_enqueue")
     # Too early, but who hears it looks again in a moment; nobody tells us of the commit.
     store.ring()
-    return answers
+    return answer
 
 
 class _Joined:
@@ -61,7 +60,7 @@ class _Joined:
         return cursor
 
 
-def _join(connection: object, path: str) -> _Joined:
+def _joined(connection: object, path: str) -> _Joined:
     if not isinstance(connection, sqlite3.Connection):
         raise ConfigurationError(
             f"connection= is a {type(connection).__qualname__}; pass the sqlite3.Connection under "

@@ -31,7 +31,7 @@ def expired(tx: Tx, limit: int) -> list[Reservation]:
 
 
 def _reservations(rows: list[Row]) -> list[Reservation]:
-    return [Reservation._make((*row[:-2], bool(row[-2]), row[-1], None, None)) for row in rows]
+    return [Reservation._make((*row[:-4], bool(row[-4]), *row[-3:])) for row in rows]
 
 
 def retire(tx: Tx, holder: str) -> list[Reservation]:

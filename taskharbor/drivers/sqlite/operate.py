@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, JobFilter, RequeueVerdict
+from taskharbor.drivers.sqlite import flow_heads
 from taskharbor.drivers.sqlite.changes import Changes, Head
 from taskharbor.drivers.sqlite.enqueue import free_at, queue_id
 from taskharbor.drivers.sqlite.inspector import find_page
 from taskharbor.drivers.sqlite.queries import load
 from taskharbor.drivers.sqlite.transaction import Tx, as_numbers, as_texts
 from taskharbor.message import check_name
-from taskharbor.states import TERMINAL, Reason, State
+from taskharbor.states import TERMINAL, WAITING, Reason, State
 
 _SQL = load("operate")
 _FROM_THE_NEWEST = 1 << 62
+_FACTS = 4
+"""Fields of a Found between the state and the head."""
 
 
 class Found(NamedTuple):
@@ -25,6 +28,7 @@ class Found(NamedTuple):
     attempts: int
     queue_name: str
     enqueued_at: float
+    awaits: str | None
     head: Head
 
 
@@ -39,11 +43,10 @@ class Requeue(NamedTuple):
 
 def _find(tx: Tx, job_ids: Sequence[str]) -> dict[str, Found]:
     found = {}
-    for state, attempts, queue_name, enqueued_at, *fields in tx.all(
-        _SQL["heads"], (as_texts(job_ids),)
-    ):
-        head = Head(*fields)
-        found[head.id] = Found(State(state), attempts, queue_name, enqueued_at, head)
+    for state, *facts in tx.all(_SQL["heads"], (as_texts(job_ids),)):
+        head = Head(*facts[_FACTS:])
+        attempts, queue_name, enqueued_at, awaits = facts[:_FACTS]
+        found[head.id] = Found(State(state), attempts, queue_name, enqueued_at, awaits, head)
     return found
 
 
@@ -75,17 +78,18 @@ def _cancel(changes: Changes, job: Found | None, reason: Reason) -> CancelVerdic
         return CancelVerdict.REQUESTED
     _leave(changes, job)
     changes.cancel_waiting(job.head, reason, attempts=job.attempts)
+    if job.state is State.BLOCKED and job.awaits is not None:
+        flow_heads.cancel(changes.tx, job.awaits, reason)
     changes.tx.wake()
     return CancelVerdict.CANCELLED
 
 
 def _after_cancel(found: dict[str, Found]) -> dict[str, CancelVerdict]:
     """What a second cancel of a job that was waiting hears."""
-    waiting = (State.READY, State.SCHEDULED)
     return {
         job_id: CancelVerdict.FINISHED if job.head.keep_cancelled > 0 else CancelVerdict.NOT_FOUND
         for job_id, job in found.items()
-        if job.state in waiting
+        if job.state in WAITING
     }
 
 
@@ -96,6 +100,8 @@ def _leave(changes: Changes, job: Found) -> None:
             changes.leave_ready(job.head)
         case State.SCHEDULED:
             changes.leave_scheduled(job.head)
+        case State.BLOCKED:
+            changes.leave_blocked(job.head)
         case state:
             changes.leave_ended(job.head, state.value)
 
@@ -124,7 +130,7 @@ def _judge_requeue(tx: Tx, job: Found | None, how: Requeue) -> RequeueVerdict:
         holder = tx.one(_SQL["key_holder"], (job.head.queue, job.head.key, tx.now))
         if holder is not None and holder[0] != job.head.seq:
             return RequeueVerdict.KEY_HELD
-    return RequeueVerdict.REQUEUED
+    return flow_heads.may_requeue(tx, job.head.seq) if job.head.in_flow else RequeueVerdict.REQUEUED
 
 
 def _requeue(tx: Tx, job: Found, how: Requeue) -> None:
@@ -133,7 +139,11 @@ def _requeue(tx: Tx, job: Found, how: Requeue) -> None:
     changes = Changes(tx)
     _leave(changes, job)
     due_at = max(tx.now, how.due_at)
-    changes.to_line(head, str(Reason.OPERATOR), due_at=due_at)
+    blocked = flow_heads.requeue_blocks(tx, head, job.awaits)
+    if blocked:
+        changes.to_blocked(head, str(Reason.OPERATOR))
+    else:
+        changes.to_line(head, str(Reason.OPERATOR), due_at=due_at)
     changes.flush()
     attempts = 0 if how.reset_attempts else job.attempts
     tx.execute(_SQL["carry_requeued"], (head.seq, attempts, due_at, how.reset_attempts))
@@ -143,6 +153,8 @@ def _requeue(tx: Tx, job: Found, how: Requeue) -> None:
         until = free_at(job.enqueued_at, head.key_seconds)
         if until is None or until > tx.now:
             tx.execute(_SQL["take_key"], (head.queue, head.key, head.seq, until))
+    if head.in_flow:
+        flow_heads.requeued(tx, head, blocked=blocked)
     tx.wake()
 
 
@@ -156,6 +168,8 @@ def delete(tx: Tx, job_ids: Sequence[str]) -> list[DeleteVerdict]:
             verdicts.append(DeleteVerdict.NOT_FOUND)
         elif job.state is State.RUNNING:
             verdicts.append(DeleteVerdict.RUNNING)
+        elif job.head.in_flow:
+            verdicts.append(DeleteVerdict.IN_FLOW)
         else:
             _leave(changes, job)
             changes.forget(job.head)
@@ -167,7 +181,7 @@ def delete(tx: Tx, job_ids: Sequence[str]) -> list[DeleteVerdict]:
 
 
 def purge(tx: Tx, where: JobFilter, limit: int) -> int:
-    """Running jobs are passed over, so it looks further than ``limit``."""
+    """Running jobs and those of flows are passed over, so it looks further than ``limit``."""
     purged, before = 0, _FROM_THE_NEWEST
     while purged < limit:
         seqs = find_page(tx, where, before, limit - purged)

@@ -101,8 +101,7 @@ def _lease_head(
     newest = cursor.lastrowid
     assert newest is not None
     rows = tx.execute(_SQL["leased"], (name, newest - leased))
-    rest = (False, holder, None, None)
-    jobs = [_build(row + rest) for row in rows]
+    jobs = [_build((*row[:-2], False, holder, *row[-2:])) for row in rows]
     _leave_line(tx, queue, newest, one_rank=jobs[0].priority == jobs[-1].priority)
     tx.count(queue, State.READY, -leased)
     tx.count(queue, State.RUNNING, leased)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskharbor.drivers.base import Settled
+from taskharbor.drivers.sqlite import flow_heads
 from taskharbor.drivers.sqlite.changes import Changes, Ending, Head
 from taskharbor.drivers.sqlite.queries import load
 from taskharbor.drivers.sqlite.succeed import SUCCEEDED, succeed_plainly
@@ -62,6 +63,8 @@ def _settle_one_by_one(tx: Tx, settlements: Sequence[Settlement]) -> list[Settle
         lease, job = Lease._make(row[:_LEASE_FIELDS]), Head._make(row[_LEASE_FIELDS:])
         verdict = _judge(settlement, lease.expires_at, tx.now)
         state: State | None = State.RUNNING
+        if verdict is Verdict.APPLIED and not _may_await(tx, settlement):
+            verdict = Verdict.NOT_FOUND
         if verdict is Verdict.APPLIED:
             del leases[settlement.fence]
             state = _end(changes, lease, job, settlement)
@@ -129,6 +132,10 @@ def _judge_gone(tx: Tx, settlement: Settlement) -> Verdict:
     return Verdict.ALREADY if replay else Verdict.NOT_FOUND
 
 
+def _may_await(tx: Tx, settlement: Settlement) -> bool:
+    return settlement.awaits is None or flow_heads.can_be_awaited(tx, settlement.awaits)
+
+
 def _end(changes: Changes, lease: Lease, job: Head, settlement: Settlement) -> State | None:
     """Apply; the state the job is in now."""
     changes.leave_lease(job, lease.fence)
@@ -139,6 +146,9 @@ def _end(changes: Changes, lease: Lease, job: Head, settlement: Settlement) -> S
         _write_history(changes, lease, job, settlement)
         _carry(changes, job, settlement, attempts, due_at)
     reason = str(settlement.reason)
+    if settlement.awaits is not None and end is State.BLOCKED:
+        flow_heads.begin_awaited(changes.tx, settlement.awaits, job.id)
+        return changes.to_blocked(job, reason)
     if due_at is not None:
         return changes.to_line(job, reason, due_at=due_at)
     if not settlement.terminal and lease.cancel_reason is not None:
@@ -175,6 +185,6 @@ def _carry(
     """What the job brings along to its next attempt."""
     unknown_since = changes.tx.now if settlement.unknown else None
     keep = settlement.unknown or settlement.move is Move.RELEASE
-    changes.carried.append(
-        (job.seq, attempts, int(settlement.loss), due_at, settlement.error, unknown_since, keep)
-    )
+    awaits = settlement.awaits if due_at is not None else None
+    error, loss = settlement.error, int(settlement.loss)
+    changes.carried.append((job.seq, attempts, loss, due_at, error, unknown_since, awaits, keep))

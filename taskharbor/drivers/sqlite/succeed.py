@@ -33,11 +33,14 @@ def succeed_plainly(tx: Tx, settlements: Sequence[Settlement]) -> set[int]:
         return set()
     queues: dict[int, int] = {}
     applied: dict[int, bytes | None] = {}
-    for fence, job_id, queue in tx.execute(_SQL["plain_leases"], (as_numbers(usual), tx.now)):
+    rows = tx.execute(_SQL["plain_leases"], (as_numbers(usual), tx.now))
+    for fence, job_id, queue, member in rows:
         settlement = usual[fence]
         if settlement.job_id == job_id:
             applied[fence] = settlement.result
             queues[queue] = queues.get(queue, 0) + 1
+            if member is not None:
+                tx.noted.append((member, None, State.SUCCEEDED))
     if applied:
         _apply(tx, applied)
         for queue, jobs in queues.items():

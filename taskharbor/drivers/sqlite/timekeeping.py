@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from taskharbor.drivers.base import Promoted
+from taskharbor.drivers.sqlite import flow_heads, flow_moves
 from taskharbor.drivers.sqlite.changes import Changes, Head
 from taskharbor.drivers.sqlite.queries import load
 from taskharbor.drivers.sqlite.transaction import Tx
@@ -18,7 +19,8 @@ SHRINK_PAGES = 500
 
 def next_due(tx: Tx) -> float | None:
     row = tx.one(_SQL["next_due"])
-    return None if row is None else row[0]
+    times = (flow_heads.next_deadline(tx), None if row is None else row[0])
+    return min((time for time in times if time is not None), default=None)
 
 
 def promote(tx: Tx, limit: int) -> Promoted:
@@ -34,8 +36,10 @@ def promote(tx: Tx, limit: int) -> Promoted:
     changes.flush()
     if rows:
         tx.wake()
+    moved = len(rows) + flow_heads.cancel_overdue(tx, limit) + flow_moves.advance(tx)
     due = next_due(tx)
-    return Promoted(len(rows), due, due is not None and due <= tx.now, tx.now)
+    more = tx.errands > 0 or (due is not None and due <= tx.now)
+    return Promoted(moved, due, more, tx.now)
 
 
 def prune(tx: Tx, limit: int) -> int:
@@ -47,6 +51,8 @@ def prune(tx: Tx, limit: int) -> int:
         changes.forget(job)
     changes.flush()
     pruned = len(rows)
+    pruned += flow_heads.prune(tx, limit - pruned)
+    flow_moves.remember(tx)
     for statement in ("prune_tombstones", "prune_retired"):
         if pruned < limit:
             pruned += tx.execute(_SQL[statement], (tx.now, limit - pruned)).rowcount

@@ -22,6 +22,7 @@ _SQL = load("transaction")
 _BEGIN_WRITE = _SQL["begin_write"]
 _BEGIN_READ = _SQL["begin_read"]
 _COUNT = _SQL["count"]
+_ERRANDS = _SQL["errands"]
 
 Row = tuple[Any, ...]
 
@@ -36,15 +37,31 @@ class Executes(Protocol):
 
 class Tx:
     """What a step works with. ``now`` is the store's time, ``last_seq`` the last number given to a
-    job, with those that this transaction asked for."""
+    job, with those that this transaction asked for.
 
-    __slots__ = ("counts", "execute", "executemany", "last_seq", "now", "wakes")
+    ``errands``: how much is left to be walked in flows. ``noted``: the members of flows that
+    left a terminal state for another or none, as seq, old state, new state; see ``flow_moves``.
+    """
 
-    def __init__(self, connection: Executes, now: float, last_seq: int) -> None:
+    __slots__ = (
+        "_errands_before",
+        "counts",
+        "errands",
+        "execute",
+        "executemany",
+        "last_seq",
+        "noted",
+        "now",
+        "wakes",
+    )
+
+    def __init__(self, connection: Executes, now: float, last_seq: int, errands: int) -> None:
         self.execute = connection.execute
         self.executemany = connection.executemany
         self.now = now
         self.last_seq = last_seq
+        self.errands = self._errands_before = errands
+        self.noted: list[tuple[int, State | None, State | None]] = []
         self.counts: dict[tuple[int, str], int] = {}
         self.wakes = False
 
@@ -64,6 +81,8 @@ class Tx:
         changes = [(*key, jobs) for key, jobs in self.counts.items() if jobs]
         if changes:
             self.executemany(_COUNT, changes)
+        if self.errands != self._errands_before:
+            self.execute(_ERRANDS, (self.errands,))
 
     def wake(self) -> None:
         """Something happened that others wait for: tell them, once it is committed."""
@@ -81,9 +100,9 @@ class Store:
     def adopt(self, connection: Executes, *, new_jobs: int) -> Tx:
         """The beginning of a step in a transaction that somebody else opened and will end."""
         row = connection.execute(_BEGIN_WRITE, (self.wall(), new_jobs)).fetchone()
-        now, found, last_seq = row
+        now, found, last_seq, errands = row
         schema.require(found, self.address.path)
-        return Tx(connection, now, last_seq)
+        return Tx(connection, now, last_seq, errands)
 
     def ring(self) -> None:
         """Wake all who wait on the file."""
@@ -223,9 +242,9 @@ class Reading(_Transaction):
         wall = self._store.wall()
         patience = Patience(self._store.address.busy_timeout)
         row = patience.retry(lambda: connection.execute(_BEGIN_READ, (wall,)).fetchone())
-        now, found = row
+        now, found, errands = row
         schema.require(found, self._store.address.path)
-        return Tx(connection, now, 0)
+        return Tx(connection, now, 0, errands)
 
     def _finish(self) -> None:
         self._connection.execute("COMMIT")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from taskharbor.drivers.base import Want
 from taskharbor.drivers.sqlite import SQLiteDriver, connect, schema
 from taskharbor.errors import (
     ConfigurationError,
@@ -21,6 +22,9 @@ from taskharbor.errors import (
     StoreReadOnly,
     TaskHarborError,
 )
+from taskharbor.flow.plan import Flow, Node, Part
+from taskharbor.lease import Verdict
+from taskharbor.settlement import Settlement
 from tests.drivers.sqlite.conftest import job
 
 _PROJECT = Path(__file__).parents[3]
@@ -91,6 +95,31 @@ def test_a_driver_stops_when_a_newer_one_migrates_the_file(
         driver.get("a")
     _set_schema(path, schema.VERSION)
     assert driver.get("b") is None
+
+
+def test_a_file_of_the_first_version_is_migrated_with_its_jobs(path: Path, url: str) -> None:
+    """Written as that version did; a flow may come beside its jobs."""
+    first = Path(schema.__file__).parent / "migrations" / "0001_initial.sql"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(first.read_text(encoding="utf-8"))
+        connection.executescript(
+            "INSERT INTO th_queues VALUES (1, 'default', 0); UPDATE th_store SET seq = 2;"
+            "INSERT INTO th_counts VALUES (1, 'ready', 1), (1, 'scheduled', 1);"
+            "INSERT INTO th_jobs VALUES"
+            " (1, 'a', 1, 't', 0, 1, 1, NULL, 9, 9, 9, NULL, NULL, x'', x'01'),"
+            " (2, 'b', 1, 't', 0, 1, 5, NULL, 9, 9, 9, NULL, NULL, x'', x'02');"
+            "INSERT INTO th_ready VALUES (1, 0, 1, NULL, 1, 'enqueued');"
+            "INSERT INTO th_scheduled VALUES (2, 5, 'enqueued')"
+        )
+    with closing(connect(url)) as driver:
+        assert driver.version() == schema.VERSION
+        node = Node(job("c"))
+        driver.enqueue_flow(Part(Flow("f", 1, 0), (node,), seal=True))
+        driver.promote(10)
+        taken = driver.exchange("h", (), Want(("default",), 10, 30.0)).reserved
+        assert [(lease.id, lease.flow) for lease in taken] == [("a", None), ("b", None), ("c", "f")]
+        done = [Settlement.succeed(lease.id, lease.fence, b"1") for lease in taken]
+        assert {one.verdict for one in driver.exchange("h", done).settled} == {Verdict.APPLIED}
 
 
 def test_the_steps_are_named(path: Path, url: str) -> None:

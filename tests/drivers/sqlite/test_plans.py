@@ -24,6 +24,8 @@ _BY_OPERATORS = {"inspect"}
 _SHORT = ("th_leases", "th_queues", "th_counts", "th_store")
 """What may be scanned: as long as the number of running jobs, or of queues."""
 
+_SORTS_A_PAGE = {"leases.expired", "flow_moves.groups"}
+
 
 def _statements() -> Iterator[tuple[str, str]]:
     for file in sorted(_QUERIES.glob("*.sql")):
@@ -42,7 +44,7 @@ def test_no_statement_scans_a_long_table(
     for *_, step in plan:
         scan = re.match(r"SCAN (\w+)(.*)", step)
         if scan is None:
-            assert "TEMP B-TREE" not in step or name == "leases.expired", plan
+            assert "TEMP B-TREE" not in step or name in _SORTS_A_PAGE, plan
             continue
         alias = re.search(rf"(th_\w+) {scan[1]}\b", statement)
         table = alias[1] if alias else scan[1]

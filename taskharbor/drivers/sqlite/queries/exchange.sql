@@ -8,10 +8,10 @@ SELECT l.fence, l.holder, l.attempt, l.reserved_at, l.expires_at, l.cancel_reaso
 FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence IN (SELECT value FROM json_each(?));
 
--- plain_leases: fences, now -> fence, id, queue
+-- plain_leases: fences, now -> fence, id, queue, seq of a flow's member
 -- The valid leases whose jobs, when they succeed, need nothing but their row in th_ended: kept, and
 -- no key to free.
-SELECT l.fence, j.id, j.queue
+SELECT l.fence, j.id, j.queue, CASE WHEN j.keep_succeeded = 9e999 THEN j.seq END
 FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence IN (SELECT value FROM json_each(?)) AND l.expires_at > ?
     AND j.keep_succeeded > 0 AND (j.key IS NULL OR j.key_seconds IS NOT -1);
@@ -40,12 +40,14 @@ SELECT CASE
         WHEN e.seq IS NOT NULL THEN e.state
         WHEN r.seq IS NOT NULL THEN 'ready'
         WHEN s.seq IS NOT NULL THEN 'scheduled'
+        WHEN b.seq IS NOT NULL THEN 'blocked'
         ELSE 'running'
     END, e.fence
 FROM th_jobs j
 LEFT JOIN th_ended e ON e.seq = j.seq
 LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
 LEFT JOIN th_scheduled s ON s.seq = j.seq
+LEFT JOIN th_blocked b ON b.seq = j.seq
 WHERE j.id = ?;
 
 -- tombstone: id -> fence
@@ -83,9 +85,14 @@ DELETE FROM th_ready WHERE queue = ? AND rank < ?;
 -- leave_rank: queue, rank, seq
 DELETE FROM th_ready WHERE queue = ? AND rank = ? AND seq <= ?;
 
--- leased: queue's name, the fence before the first of them -> the first fields of a Reservation
+-- leased: queue's name, the fence before the first of them -> a Reservation's fields but
+-- cancel_requested and holder
 SELECT j.id, ?, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
-    j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved
+    j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved,
+    CASE WHEN j.keep_succeeded = 9e999 THEN (
+        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
+    ) END,
+    c.awaits
 FROM th_leases l
 CROSS JOIN th_jobs j ON j.seq = l.seq
 LEFT JOIN th_carried c ON c.seq = l.seq

@@ -2,23 +2,30 @@
 SELECT id, seq FROM th_jobs WHERE id IN (SELECT value FROM json_each(?));
 
 -- describe: seqs -> all of a job that a list shows, newest first
-SELECT j.seq, j.id, j.task, q.name, j.priority, j.enqueued_at, coalesce(c.due_at, j.due_at),
+SELECT j.seq, j.id, j.task, q.name, j.priority, j.enqueued_at,
+    coalesce(c.due_at, (SELECT due_at FROM th_nodes n WHERE n.seq = j.seq), j.due_at),
     j.expires_at, j.key, coalesce(e.attempts, c.attempts, 0), coalesce(c.losses, 0),
     c.progress, c.saved, c.error,
     CASE
         WHEN e.seq IS NOT NULL THEN e.state
         WHEN r.seq IS NOT NULL THEN 'ready'
         WHEN s.seq IS NOT NULL THEN 'scheduled'
+        WHEN b.seq IS NOT NULL THEN 'blocked'
         ELSE 'running'
     END,
-    coalesce(e.reason, r.reason, s.reason, 'reserved'),
-    e.finished_at
+    coalesce(e.reason, r.reason, s.reason, b.reason, 'reserved'),
+    e.finished_at,
+    CASE WHEN j.keep_succeeded = 9e999 THEN (
+        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
+    ) END,
+    c.awaits
 FROM th_jobs j
 JOIN th_queues q ON q.id = j.queue
 LEFT JOIN th_carried c ON c.seq = j.seq
 LEFT JOIN th_ended e ON e.seq = j.seq
 LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
 LEFT JOIN th_scheduled s ON s.seq = j.seq
+LEFT JOIN th_blocked b ON b.seq = j.seq
 WHERE j.seq IN (SELECT value FROM json_each(?))
 ORDER BY j.seq DESC;
 
@@ -43,14 +50,16 @@ SELECT j.id,
         WHEN e.seq IS NOT NULL THEN e.state
         WHEN r.seq IS NOT NULL THEN 'ready'
         WHEN s.seq IS NOT NULL THEN 'scheduled'
+        WHEN b.seq IS NOT NULL THEN 'blocked'
         ELSE 'running'
     END,
-    coalesce(e.reason, r.reason, s.reason, 'reserved'), e.result, c.error
+    coalesce(e.reason, r.reason, s.reason, b.reason, 'reserved'), e.result, c.error
 FROM th_jobs j
 LEFT JOIN th_carried c ON c.seq = j.seq
 LEFT JOIN th_ended e ON e.seq = j.seq
 LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
 LEFT JOIN th_scheduled s ON s.seq = j.seq
+LEFT JOIN th_blocked b ON b.seq = j.seq
 WHERE j.id IN (SELECT value FROM json_each(?));
 
 -- unfinished: ids -> how many of them exist and are not terminal
@@ -74,6 +83,12 @@ SELECT j.seq FROM th_scheduled s
 CROSS JOIN th_jobs j ON j.seq = s.seq
 WHERE s.seq < ? AND j.queue = coalesce(?, j.queue) AND j.task = coalesce(?, j.task)
 ORDER BY s.seq DESC LIMIT ?;
+
+-- page_blocked: the same
+SELECT j.seq FROM th_blocked b
+CROSS JOIN th_jobs j ON j.seq = b.seq
+WHERE b.seq < ? AND j.queue = coalesce(?, j.queue) AND j.task = coalesce(?, j.task)
+ORDER BY b.seq DESC LIMIT ?;
 
 -- page_running: the same
 SELECT j.seq FROM th_leases l

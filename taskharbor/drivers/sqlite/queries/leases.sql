@@ -1,7 +1,11 @@
 -- of_holder: holder -> all fields of a Reservation
 SELECT j.id, q.name, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
     j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved,
-    l.cancel_reason IS NOT NULL, l.holder
+    l.cancel_reason IS NOT NULL, l.holder,
+    CASE WHEN j.keep_succeeded = 9e999 THEN (
+        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
+    ) END,
+    c.awaits
 FROM th_leases l
 CROSS JOIN th_jobs j ON j.seq = l.seq
 JOIN th_queues q ON q.id = j.queue
@@ -11,7 +15,11 @@ WHERE l.holder = ? ORDER BY l.fence;
 -- expired: now, how many -> all fields of a Reservation, oldest expiry first
 SELECT j.id, q.name, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
     j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved,
-    l.cancel_reason IS NOT NULL, l.holder
+    l.cancel_reason IS NOT NULL, l.holder,
+    CASE WHEN j.keep_succeeded = 9e999 THEN (
+        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
+    ) END,
+    c.awaits
 FROM (
     SELECT * FROM th_leases WHERE expires_at <= ? ORDER BY expires_at, fence LIMIT ?
 ) l

@@ -10,15 +10,19 @@ VALUES (?, ?, ?, ?, ?, ?);
 -- schedule: seq, wake_at, reason
 INSERT INTO th_scheduled (seq, wake_at, reason) VALUES (?, ?, ?);
 
--- carry: seq, attempts, loss (0 or 1), due_at, error, unknown_since, whether to keep an older
+-- block: seq, reason
+INSERT INTO th_blocked (seq, reason) VALUES (?, ?);
+
+-- carry: seq, attempts, loss (0 or 1), due_at, error, unknown_since, awaits, whether to keep an older
 -- unknown_since
-INSERT INTO th_carried (seq, attempts, losses, due_at, error, unknown_since)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO th_carried (seq, attempts, losses, due_at, error, unknown_since, awaits)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (seq) DO UPDATE SET
     attempts = excluded.attempts,
     losses = losses + excluded.losses,
     due_at = coalesce(excluded.due_at, due_at),
     error = coalesce(excluded.error, error),
+    awaits = coalesce(excluded.awaits, awaits),
     unknown_since = CASE WHEN ? THEN coalesce(unknown_since, excluded.unknown_since) END;
 
 -- write_history: seq, fence, number, holder, started_at, ended_at, reason, error
@@ -45,6 +49,9 @@ DELETE FROM th_ready WHERE queue = ? AND rank = ? AND seq = ?;
 
 -- leave_scheduled: seqs
 DELETE FROM th_scheduled WHERE seq IN (SELECT value FROM json_each(?));
+
+-- leave_blocked: seqs
+DELETE FROM th_blocked WHERE seq IN (SELECT value FROM json_each(?));
 
 -- leave_ended: seqs
 DELETE FROM th_ended WHERE seq IN (SELECT value FROM json_each(?));
