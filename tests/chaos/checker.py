@@ -29,6 +29,8 @@ class Expect(StrEnum):
     """It has few attempts, and the storm may take them all."""
     ANY = "any"
     """Somebody cancels it."""
+    IS_SKIPPED = "is skipped"
+    """What it waits for can only die."""
 
     @property
     def states(self) -> frozenset[State]:
@@ -39,6 +41,7 @@ _ALLOWED = {
     Expect.SUCCEEDS: frozenset({State.SUCCEEDED}),
     Expect.DIES: frozenset({State.DEAD}),
     Expect.SUCCEEDS_OR_DIES: frozenset({State.SUCCEEDED, State.DEAD}),
+    Expect.IS_SKIPPED: frozenset({State.CANCELLED}),
     Expect.ANY: frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED}),
 }
 
@@ -55,6 +58,14 @@ class Promise:
     writes: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chord:
+    """Job ids: the finalizer is to run once all members have succeeded, and never before."""
+
+    finalizer: str
+    members: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """``acknowledged``: from each id that was asked for to the id that the store answered.
@@ -67,6 +78,7 @@ class Evidence:
     ledger: Sequence[Entry]
     jobs: Sequence[Job]
     queues: Sequence[QueueInfo]
+    chords: Sequence[Chord] = ()
     seen_ended: Mapping[str, State] = field(default_factory=dict)
     nothing_may_expire: bool = False
 
@@ -230,6 +242,17 @@ def every_outcome_has_a_run(evidence: Evidence) -> Iterator[str]:
                 yield f"{job.id} {attempt.reason} under fence {attempt.fence}, which never began"
 
 
+def a_finalizer_runs_after_all_members(evidence: Evidence) -> Iterator[str]:
+    """And one that is to be skipped never runs. (That it runs at all, and succeeds once, is what
+    other rules say of every job.)"""
+    for chord in evidence.chords:
+        for begun in evidence.of(chord.finalizer, What.BEGIN):
+            for member in chord.members:
+                ended = [entry.at for entry in evidence.of(member, What.END)]
+                if not ended or min(ended) > begun.at:
+                    yield f"{chord.finalizer} began, and its member {member} had not succeeded"
+
+
 def counters_equal_the_truth(evidence: Evidence) -> Iterator[str]:
     truth = Counter((job.queue, job.state) for job in evidence.jobs)
     counted = Counter(
@@ -269,6 +292,7 @@ RULES: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     no_lease_is_valid_after_the_next,
     the_result_is_the_last_lease_s,
     every_outcome_has_a_run,
+    a_finalizer_runs_after_all_members,
     counters_equal_the_truth,
     living_processes_keep_their_leases,
 )

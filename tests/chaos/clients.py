@@ -8,11 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
+from typing import Any
 
 from taskharbor.drivers.base import InspectableDriver
+from taskharbor.drivers.flows import Flows
 from taskharbor.errors import StoreError
+from taskharbor.flow.plan import Edge, Flow, Node, Part
 from taskharbor.message import Message
 from taskharbor.states import State
+from taskharbor.task import Task
 from tests.chaos import tasks
 from tests.chaos.orders import RACERS, Order
 
@@ -56,7 +60,7 @@ class Clients:
         for future in self._placing:
             if future.done():
                 future.result()
-        return len(self.acknowledged) == len(self._orders)
+        return len(self.acknowledged) == sum(len(order.promises) for order in self._orders)
 
     @property
     def all_ended(self) -> bool:
@@ -86,24 +90,34 @@ class Clients:
         """Until it is acknowledged: asking again under the same id is asking once."""
         while not self._closed.is_set():
             try:
-                stored = self._enqueue(order)
+                stored = self._enqueue_flow(order) if order.members else self._enqueue(order)
             except StoreError:
                 self._closed.wait(AGAIN_SECONDS)
                 continue
             with self._lock:
                 self.acknowledged[order.promise.id] = stored
+                self.acknowledged |= {m.promise.id: m.promise.id for m in order.members}
                 if order.cancel_after is not None:
                     self._to_cancel.append((time.monotonic() + order.cancel_after, stored))
             return
 
     def _enqueue(self, order: Order) -> str:
-        job_id = order.promise.id
         if order.body is None:
-            task = tasks.app.tasks[f"{tasks.__name__}.{order.task}"]
-            return task.using(job_id=job_id, **order.options).delay(*order.args).id
+            return _task(order).delay(*order.args).id
         name = f"{tasks.__name__}.{order.task}"
-        message = Message(id=job_id, task=name, body=order.body, **order.options)
+        message = Message(id=order.promise.id, task=name, body=order.body, **order.options)
         return tasks.app.driver.enqueue([message])[0].id
+
+    def _enqueue_flow(self, order: Order) -> str:
+        driver = tasks.app.driver
+        assert isinstance(driver, Flows)
+        last = order.promise.id
+        nodes = [Node(_message(member)) for member in order.members]
+        edges = [Edge(node.message.id, last, place) for place, node in enumerate(nodes)]
+        flow = Flow(id=f"flow-{last}", size=len(nodes) + 1, edges=len(edges), result=last)
+        nodes.append(Node(_message(order), waits_for=len(edges)))
+        driver.enqueue_flow(Part(flow, tuple(nodes), 0, tuple(edges), seal=True))
+        return last
 
     # --- looking on ------------------------------------------------------------------------
 
@@ -127,3 +141,12 @@ class Clients:
         for job_id, outcome in zip(ids, self._driver.results(ids), strict=True):
             if outcome is not None and outcome.state.terminal:
                 self.seen_ended[job_id] = outcome.state
+
+
+def _task(order: Order) -> Task[..., Any]:
+    task = tasks.app.tasks[f"{tasks.__name__}.{order.task}"]
+    return task.using(job_id=order.promise.id, **order.options)
+
+
+def _message(order: Order) -> Message:
+    return _task(order).message(order.args, {})

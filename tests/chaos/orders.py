@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from taskharbor import defaults
 from taskharbor.message import BODY_VERSION
-from tests.chaos.checker import Expect, Promise
+from tests.chaos.checker import Chord, Expect, Promise
 from tests.chaos.tasks import ENDLESS
 
 QUEUES = ("mail", "default")
@@ -22,7 +22,8 @@ GIL_SECONDS = 1.5 * LEASE_SECONDS
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One job to be enqueued ``at`` seconds after the beginning. ``body``: stored as it is, past
-    the app. ``cancel_after``: seconds from the enqueue until somebody changes their mind."""
+    the app. ``cancel_after``: seconds from the enqueue until somebody changes their mind.
+    ``members``: the job is the finalizer of a chord of these, and all go in as one flow."""
 
     at: float
     promise: Promise
@@ -31,6 +32,17 @@ class Order:
     options: dict[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     cancel_after: float | None = None
+    members: tuple[Order, ...] = ()
+
+    @property
+    def promises(self) -> list[Promise]:
+        return [self.promise, *(member.promise for member in self.members)]
+
+    @property
+    def chord(self) -> Chord:
+        """To be asked only of a finalizer."""
+        members = tuple(member.promise.id for member in self.members)
+        return Chord(finalizer=self.promise.id, members=members)
 
 
 def make_orders(rng: Random, *, seconds: float, count: int) -> list[Order]:
@@ -133,6 +145,26 @@ def _keyed(rng: Random, number: int, at: float) -> Iterator[Order]:
         yield Order(at=at, promise=promise, task="quick", options=options)
 
 
+def make_chords(rng: Random, *, seconds: float, count: int) -> list[Order]:
+    """Flows, for stores that can keep them; in every third a member can only die."""
+    return [_chord(rng, number, seconds * rng.random()) for number in range(count)]
+
+
+def _chord(rng: Random, number: int, at: float) -> Order:
+    members = []
+    for member in range(rng.choice((2, 3, 5))):
+        task, args = rng.choice((("quick", ()), ("work", (0.3,)), ("flaky", (1,))))
+        members.append(_order(rng, number * 10 + member, at, task, args, kind="member"))
+    finalizer = Expect.SUCCEEDS
+    if number % 3 == 2:
+        members.append(
+            _order(rng, number * 10 + 9, at, "leave", (1,), Expect.DIES, 2, kind="member")
+        )
+        finalizer = Expect.IS_SKIPPED
+    last = _order(rng, number, at, "quick", (), finalizer, kind="finalizer")
+    return replace(last, members=tuple(members))
+
+
 def _order(
     rng: Random,
     number: int,
@@ -145,9 +177,10 @@ def _order(
     body: bytes | None = None,
     writes: bool = True,
     cancel_after: float | None = None,
+    kind: str = "",
     **options: Any,
 ) -> Order:
-    kind = task if body is None else "bomb"
+    kind = kind or (task if body is None else "bomb")
     return Order(
         at=at,
         promise=Promise(

@@ -72,10 +72,18 @@ def _no_renewal_from_outside() -> None:
     Service._renew = lambda self, driver, silent: None  # type: ignore[method-assign]
 
 
+def _no_edges_in_settle() -> None:
+    """What ends tells nobody who waits for it."""
+    from taskharbor.drivers.memory.flows import FlowKeeper
+
+    FlowKeeper.note = lambda self, now, record: None  # type: ignore[method-assign]
+
+
 SABOTAGES: dict[str, Callable[[], None]] = {
     "fence-memory": _no_fence_in_memory,
     "fence-redis": _no_fence_in_redis,
     "unique-key": _no_unique_key,
     "lost-child": _no_settlement_for_the_lost,
+    "edges": _no_edges_in_settle,
     "external-renewal": _no_renewal_from_outside,
 }

@@ -23,7 +23,7 @@ from tests.chaos import checker, inside, ledger, tasks
 from tests.chaos.checker import Evidence
 from tests.chaos.clients import Clients
 from tests.chaos.faults import draw_faults
-from tests.chaos.orders import LEASE_SECONDS, Order, make_orders
+from tests.chaos.orders import LEASE_SECONDS, Order, make_chords, make_orders
 from tests.chaos.posts import Pool, Post
 from tests.chaos.sites import SITES
 from tests.chaos.weather import LOOK_SECONDS, Blow, Weather
@@ -31,6 +31,7 @@ from tests.chaos.weather import LOOK_SECONDS, Blow, Weather
 SECONDS = 6.0
 """How long blows fall and jobs arrive."""
 JOBS = 120
+CHORDS = 6
 FAULTS = 7
 POSTS = 2
 STANDSTILL_SECONDS = 120.0
@@ -45,12 +46,14 @@ class Plan:
     """Everything that a seed decides.
 
     ``seconds``: how long the storm lasts at least. ``pools``: one for each post. ``old_post``:
-    which post runs the app's old version until the calm, None: none.
+    which post runs the app's old version until the calm, None: none. ``chords`` are left out where
+    the store has no flows.
     """
 
     seconds: float
     orders: list[Order]
     blows: list[Blow]
+    chords: tuple[Order, ...] = ()
     pools: tuple[Pool, ...] = ("process", "process")
     old_post: int | None = None
 
@@ -62,6 +65,7 @@ class Plan:
         return cls(
             seconds=SECONDS,
             orders=make_orders(rng, seconds=SECONDS, count=JOBS),
+            chords=tuple(make_chords(Random(seed), seconds=SECONDS, count=CHORDS)),
             blows=sorted(blows, key=lambda blow: blow.at),
             pools=tuple(rng.choice(_POOLS) for _ in range(POSTS)),
             old_post=rng.choice((None, None, 0)),
@@ -113,11 +117,14 @@ class Storm:
             exit_stack.enter_context(app_on(site.url_for(POSTS)))
             for number in range(POSTS):
                 exit_stack.callback(self._open_post(number).close)
-            clients = Clients(self._plan.orders, judge)
+            orders = self._plan.orders
+            if judge.capabilities.flows:
+                orders = sorted([*orders, *self._plan.chords], key=lambda order: order.at)
+            clients = Clients(orders, judge)
             exit_stack.callback(clients.close)
             broken = self._endure(clients)
             clients.close()
-            return [*broken, *checker.violations(self._evidence(clients, judge))]
+            return [*broken, *checker.violations(self._evidence(orders, clients, judge))]
 
     def _open_post(self, number: int) -> Post:
         post = Post(
@@ -161,9 +168,12 @@ class Storm:
 
     # --- the verdict ------------------------------------------------------------------------
 
-    def _evidence(self, clients: Clients, judge: InspectableDriver) -> Evidence:
+    def _evidence(
+        self, orders: list[Order], clients: Clients, judge: InspectableDriver
+    ) -> Evidence:
         return Evidence(
-            promises=[order.promise for order in self._plan.orders],
+            promises=[promise for order in orders for promise in order.promises],
+            chords=[order.chord for order in orders if order.members],
             acknowledged=clients.acknowledged,
             ledger=ledger.read(self._directory / "ledger"),
             jobs=list(whole_jobs(judge)),

@@ -11,7 +11,7 @@ from taskharbor import codec
 from taskharbor.drivers.base import Attempt, Job, QueueInfo
 from taskharbor.states import Reason, State
 from tests.chaos import checker
-from tests.chaos.checker import Evidence, Expect, Promise
+from tests.chaos.checker import Chord, Evidence, Expect, Promise
 from tests.chaos.ledger import Entry, What
 
 LOST, WON = 7, 9
@@ -192,6 +192,18 @@ CASES: dict[str, tuple[Evidence, str]] = {
             _attempt(WON, 2, 12.5, 14.0, Reason.SUCCEEDED),
         ),
         "a raised under fence 8, which never began",
+    ),
+    "a finalizer that came too early": (
+        replace(
+            GOOD,
+            promises=[_promise("a"), _promise("b")],
+            chords=[Chord(finalizer="a", members=("b",))],
+        ),
+        "a began, and its member b had not succeeded",
+    ),
+    "a finalizer that ran though a member died": (
+        replace(GOOD, promises=[_promise("a", Expect.IS_SKIPPED)]),
+        "a is succeeded (succeeded), and is skipped was expected",
     ),
     "a counter that is wrong": (
         replace(GOOD, queues=[_queue(succeeded=1, ready=2)]),

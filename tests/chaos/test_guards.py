@@ -6,7 +6,7 @@ With all guards in place the same plan breaks none (``--long``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,17 @@ def held_gil() -> Plan:
     return Plan(seconds=1.0, orders=[_order(0, "hold_gil", 12.0)], blows=[])
 
 
+def chord() -> Plan:
+    members = tuple(_order(number, "work", 0.3) for number in range(4))
+    finalizer = replace(_order(9, "quick"), members=members)
+    return Plan(seconds=1.0, orders=[], chords=(finalizer,), blows=[])
+
+
 TRIALS = [
     Trial(guard="fence-memory", site="memory", plan=zombies, verdict="the result of fence"),
     Trial(guard="fence-redis", site="redis", plan=zombies, verdict="the result of fence"),
     Trial(guard="unique-key", site="memory", plan=racers, verdict="has 4 jobs"),
+    Trial(guard="edges", site="memory", plan=chord, verdict="never ended: it is blocked"),
     Trial(
         guard="lost-child",
         site="sqlite",
