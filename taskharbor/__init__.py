@@ -12,6 +12,8 @@ from taskharbor.errors import (
     TaskFailed,
     TaskHarborError,
 )
+from taskharbor.flow import Graph, chain, chord, group
+from taskharbor.flow.result import FlowResult, GroupResult
 from taskharbor.middleware import Middleware
 from taskharbor.result import AsyncResult
 from taskharbor.signature import Signature
@@ -28,6 +30,9 @@ __all__ = [
     "Delays",
     "Exponential",
     "Fixed",
+    "FlowResult",
+    "Graph",
+    "GroupResult",
     "JobCancelled",
     "JobContext",
     "JobNotFound",
@@ -47,5 +52,8 @@ __all__ = [
     "TaskHarborError",
     "TransactionalTask",
     "__version__",
+    "chain",
+    "chord",
     "current_job",
+    "group",
 ]

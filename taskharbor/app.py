@@ -20,6 +20,7 @@ from typing import (
 from taskharbor import apps, defaults
 from taskharbor.backoff import Backoff
 from taskharbor.bridge import Bridge
+from taskharbor.canvas import NO_TIES
 from taskharbor.enqueue import batches, enqueue
 from taskharbor.errors import ConfigurationError
 from taskharbor.middleware import Middleware, Stack
@@ -32,6 +33,8 @@ from taskharbor.transactional import TransactionalTask, as_transactional
 
 if TYPE_CHECKING:
     from taskharbor.drivers.base import InspectableDriver
+    from taskharbor.flow.composed import Composed
+    from taskharbor.flow.result import FlowResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,6 +100,7 @@ class TaskHarbor:
         self.url = url or os.environ.get("TASKHARBOR_URL") or defaults.URL
         self.name = name
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.own_tasks: dict[str, Task[..., Any]] = {}
         self.signals = Signals()
         self.middleware: tuple[Middleware, ...] = ()
         self.stack = Stack()
@@ -272,6 +276,10 @@ class TaskHarbor:
         given = {key: value for key, value in options.items() if key not in DECORATOR_OPTIONS}
         return over(self.task_defaults, given, declared)
 
+    def own_options(self) -> TaskOptions:
+        """The options of tasks that nobody declares: those that flows are glued with."""
+        return self._options({})
+
     def add_middleware(self, middleware: Middleware) -> None:
         """Put ``middleware`` inside of what is there. Before the tasks that use its options are
         made. Raises ConfigurationError."""
@@ -287,9 +295,19 @@ class TaskHarbor:
 
     # --- enqueueing and results -----------------------------------------------------------------
 
-    def send(self, call: Signature[R]) -> AsyncResult[R]:
-        """Enqueue one call. Raises like :meth:`Task.delay`."""
-        return enqueue(self, (call,), call.task.call_options.get("connection"))[0]
+    @overload
+    def send(self, call: Signature[R]) -> AsyncResult[R]: ...
+    @overload
+    def send(self, call: Composed[R]) -> FlowResult[R]: ...
+    def send(self, call: Signature[Any] | Composed[Any]) -> AsyncResult[Any] | FlowResult[Any]:
+        """Enqueue one call, or store a flow. Raises like :meth:`Task.delay`."""
+        if type(call) is Signature and call.ties is NO_TIES:
+            return enqueue(self, (call,), call.task.call_options.get("connection"))[0]
+        from taskharbor.flow.storing import send_tied, store_flow
+
+        if isinstance(call, Signature):
+            return send_tied(self, call)
+        return store_flow(self, call, {})
 
     def enqueue_many(
         self, calls: Iterable[Signature[R]], *, connection: Any = None
@@ -318,6 +336,12 @@ class TaskHarbor:
     def result(self, job_id: str) -> AsyncResult[Any]:
         """The result of a job known by its id. Asks the store nothing yet."""
         return AsyncResult(job_id, self)
+
+    def flow(self, flow_id: str) -> FlowResult[Any]:
+        """The result of a flow known by its id. Asks the store nothing yet."""
+        from taskharbor.flow.result import FlowResult
+
+        return FlowResult(flow_id, self)
 
     # --- the process ------------------------------------------------------------------------------
 

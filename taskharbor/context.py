@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from taskharbor import codec, defaults
-from taskharbor.control import Cancel, SoftTimeLimit
+from taskharbor.control import Cancel, Replace, SoftTimeLimit
 from taskharbor.errors import ConfigurationError, NoCurrentJob
 from taskharbor.lease import Reservation
 from taskharbor.message import Call
 
 if TYPE_CHECKING:
+    from taskharbor.canvas import Canvas
     from taskharbor.drivers.base import Transaction
 
 __all__ = ["Control", "JobContext", "SoftTimeLimit", "current_job"]
@@ -243,6 +244,16 @@ class JobContext:
             stored = self._job.saved
             self._saved = None if stored is None else codec.decode(stored)
         return self._saved
+
+    def replace(self, canvas: Canvas[Any]) -> NoReturn:
+        """End this attempt, and let the job come to what ``canvas``, a signature or flow, comes to;
+        the same as returning it.
+
+        The flow is stored with the attempt's end, or not at all. The job waits for it without a
+        worker, keeps its attempts, and is dead or cancelled if the flow is; what waits for the job
+        waits for all of it.
+        """
+        raise Replace(canvas)
 
     def save(self, value: Any) -> None:
         """Keep ``value`` with the job, replacing what was saved: a later attempt finds it in

@@ -7,9 +7,13 @@ All derive from BaseException, like ``SystemExit`` and ``asyncio.CancelledError`
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 from taskharbor import defaults
 from taskharbor.errors import InvalidJob
+
+if TYPE_CHECKING:
+    from taskharbor.canvas import Canvas
 
 
 class Steering(BaseException):
@@ -48,6 +52,14 @@ class Cancel(Steering):
 
     def __init__(self, message: str = "cancelled by the task") -> None:
         super().__init__(message)
+
+
+class Replace(Steering):
+    """The job hands its work to the flow ``canvas``, and comes to what that comes to."""
+
+    def __init__(self, canvas: Canvas[Any]) -> None:
+        super().__init__("the task handed its work to a flow")
+        self.canvas = canvas
 
 
 class SoftTimeLimit(BaseException):

@@ -56,6 +56,13 @@ class CancelledItself:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The task gave its work to a flow, which is stored and not sealed."""
+
+    flow_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class HandedBack:
     """Never started here (prefetched, then given up), or interrupted by a shutdown
     (``started``)."""
@@ -95,7 +102,15 @@ class Undecodable:
 
 
 Outcome = (
-    Succeeded | Failed | Snoozed | CancelledItself | HandedBack | Lost | NotKnown | Undecodable
+    Succeeded
+    | Failed
+    | Snoozed
+    | CancelledItself
+    | HandedOver
+    | HandedBack
+    | Lost
+    | NotKnown
+    | Undecodable
 )
 
 
@@ -113,6 +128,8 @@ def decide(
             return Settlement.snooze(job.id, job.fence, delay=delay)
         case CancelledItself(error, reason):
             return Settlement.cancel(job.id, job.fence, error=error, reason=reason)
+        case HandedOver(flow_id):
+            return Settlement.wait_for(job.id, job.fence, flow_id)
         case HandedBack(started):
             return _handed_back(job, policy, started=started)
         case Lost():

@@ -29,6 +29,8 @@ UNKNOWN_TASK_SECONDS = 3600.0
 
 MAX_PAYLOAD_BYTES = 1 << 20
 MAX_RESULT_BYTES = 1 << 20
+MAX_INPUT_BYTES = 64 << 20
+"""Results, encoded, that one job of a flow takes from others in all: it holds them in memory."""
 MAX_ERROR_BYTES = 64 << 10
 MAX_PROGRESS_BYTES = 4 << 10
 MAX_NAME_CHARS = 128

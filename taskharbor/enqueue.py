@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from taskharbor import defaults
-from taskharbor.errors import StoreUnavailable
+from taskharbor.canvas import NO_TIES
+from taskharbor.errors import InvalidCall, StoreUnavailable
 from taskharbor.message import Message
 from taskharbor.middleware import EnqueueRequest
 from taskharbor.result import AsyncResult
@@ -56,6 +57,11 @@ def _call(request: EnqueueRequest) -> Signature[Any]:
 
 
 def _store(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
+    if any(call.ties is not NO_TIES for call in calls):
+        raise InvalidCall(
+            "a call with callbacks is a flow, and can't be one of many in a batch; send it by "
+            "itself, or make a group of all"
+        )
     messages = [call.task.message(call.args, call.kwargs) for call in calls]
     answers = _send(app, messages, connection)
     results: list[AsyncResult[Any]] = [

@@ -25,7 +25,8 @@ TaskHarborError
  │    ├── ResultNotStored
  │    ├── ResultTimeout        the job is not finished yet (TimeoutError too)
  │    ├── JobCancelled         the job was cancelled; it has no result
- │    └── TaskFailed           the job is dead; carries the remote traceback
+ │    ├── TaskFailed           the job is dead; carries the remote traceback
+ │    └── InputNotReady        what the job takes from its flow is not there (any more)
  └── StoreError                the store can't do what was asked
       ├── StoreUnavailable     unreachable for now: retrying is right
       ├── StoreReadOnly
@@ -171,6 +172,11 @@ class TaskFailed(JobError):
         super().__init__(message, job_id=job_id)
         self.error_type = error_type
         self.remote_traceback = remote_traceback
+
+
+class InputNotReady(JobError):
+    """A job of a flow was started, and a job whose result it takes has not succeeded: it was put
+    back in line meanwhile. Another attempt may find it."""
 
 
 class StoreError(TaskHarborError):

@@ -5,7 +5,10 @@ A message has a *head* that drivers may read (queue, priority, key, times, reten
 its first byte, and read again by whoever executes or decides, never by a driver:
 
     b"\\x01" + msgpack([payload, timeout, policy, headers])
+    b"\\x02" + msgpack([payload, timeout, policy, headers, wiring])
 
+The second is for jobs that take results of others in their flow, and only for those: a release that
+knows nothing of flows puts them back for one that does, and reads all others.
 Policy travels as data, so that a reaper without the task's code decides like the worker would.
 """
 
@@ -17,14 +20,18 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgpack
 
-from taskharbor import defaults
+from taskharbor import defaults, wiring
 from taskharbor.errors import DecodeError, InvalidJob, PayloadTooLarge, UnknownWireVersion
+from taskharbor.wiring import Wiring
 
-BODY_VERSION = 1
-_VERSION_BYTE = bytes([BODY_VERSION])
+BODY_VERSION = 2
+_PLAIN_VERSION = 1
+_VERSION_BYTE = bytes([_PLAIN_VERSION])
+_WIRED_BYTE = bytes([BODY_VERSION])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\-]*\Z")
 _FIELDS_IN_BODY = 4
 _BODY_START = _VERSION_BYTE + bytes([0x90 | _FIELDS_IN_BODY])  # a msgpack array of four
+_WIRED_START = _WIRED_BYTE + bytes([0x90 | _FIELDS_IN_BODY + 1])
 _packb = msgpack.packb
 _unpackb = msgpack.unpackb
 _new_tuple = tuple.__new__
@@ -53,6 +60,7 @@ class Call(NamedTuple):
     timeout: float | None = defaults.TIMEOUT_SECONDS
     policy: Policy = DEFAULT_POLICY
     headers: dict[str, Any] = {}  # noqa: RUF012 - never written to; a NamedTuple default
+    wiring: Wiring | None = None
 
 
 class Retention(NamedTuple):
@@ -176,10 +184,20 @@ class Template:
         self._after_payload = whole[len(_BODY_START) + len(_packb(b"")) :]
         self._limit = limit
 
+    def wired(self, job_id: str, payload: bytes, given: Wiring | None) -> Message:
+        """``message()`` for a job of a flow."""
+        if given is None:
+            return self.message(job_id, payload)
+        start = _WIRED_START + _packb(payload)
+        body = start + self._after_payload + _packb(wiring.pack(given))
+        return self._whole(job_id, body, b"")
+
     def message(self, job_id: str, payload: bytes, digest: bytes = b"") -> Message:
         """The message of one job. ``job_id`` is not checked again: it is a driver's, or was
         checked. Raises PayloadTooLarge."""
-        body = _BODY_START + _packb(payload) + self._after_payload
+        return self._whole(job_id, _BODY_START + _packb(payload) + self._after_payload, digest)
+
+    def _whole(self, job_id: str, body: bytes, digest: bytes) -> Message:
         if self._limit is not None and len(body) > self._limit:
             raise _too_large(body, self._limit)
         return _new_tuple(Message, (job_id, self._task, body, digest, *self._head))
@@ -189,7 +207,10 @@ def write_body(call: Call, *, limit: int | None = defaults.MAX_PAYLOAD_BYTES) ->
     """The wire form of ``call``. Raises PayloadTooLarge when it is over ``limit`` bytes."""
     policy = None if call.policy == DEFAULT_POLICY else call.policy
     fields = (call.payload, call.timeout, policy, call.headers or None)
-    body: bytes = _VERSION_BYTE + _packb(fields)
+    if call.wiring is None:
+        body: bytes = _VERSION_BYTE + _packb(fields)
+    else:
+        body = _WIRED_BYTE + _packb((*fields, wiring.pack(call.wiring)))
     if limit is not None and len(body) > limit:
         raise _too_large(body, limit)
     return body
@@ -208,12 +229,18 @@ def read_body(body: bytes) -> Call:
     Raises UnknownWireVersion for a newer version (a later release knows it: worth waiting for)
     and DecodeError for anything else that is not a body.
     """
-    if body[:1] != _VERSION_BYTE:
+    plain = body[:1] == _VERSION_BYTE
+    if not plain and body[:1] != _WIRED_BYTE:
         raise _not_a_body(body)
     try:
-        payload, timeout, policy, headers = _unpackb(memoryview(body)[1:], use_list=False)
+        fields = _unpackb(memoryview(body)[1:], use_list=False)
+        payload, timeout, policy, headers = fields if plain else fields[:-1]
         call = Call(
-            payload, timeout, DEFAULT_POLICY if policy is None else _policy(policy), headers or {}
+            payload,
+            timeout,
+            DEFAULT_POLICY if policy is None else _policy(policy),
+            headers or {},
+            None if plain else wiring.unpack(fields[-1]),
         )
     except Exception as error:  # msgpack raises a dozen types on hostile bytes
         raise DecodeError(

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_GATHERED = b"\xc1"
+"""How the result of a join begins (``flow.gathered``), and no encoded value."""
+
 _WAIT_SECONDS = 10.0
 """One wait in the store; ``get()`` makes as many as it needs, so that Ctrl-C gets through."""
 
@@ -71,10 +74,10 @@ class AsyncResult(Generic[R]):
     def get(self, timeout: float | None = None) -> R:
         """What the task returned; waits for it, at most ``timeout`` seconds (None: as it takes).
 
-        Raises TaskFailed when the job is dead (an instance of the exception's own type too, where
-        that is a built-in one), JobCancelled, ResultTimeout, ResultNotStored, and JobNotFound when
-        the job is gone: it never waits for a job that is not there. InvalidJob (a ValueError) for
-        a ``timeout`` that is no number.
+        Raises TaskFailed when the job is dead, or one that it waited for in its flow (an instance
+        of the exception's own type too, where that is a built-in one), JobCancelled, ResultTimeout,
+        ResultNotStored, and JobNotFound when the job is gone: it never waits for a job that is not
+        there. InvalidJob (a ValueError) for a ``timeout`` that is no number.
         """
         return self._value(self._wait(timeout))
 
@@ -83,7 +86,9 @@ class AsyncResult(Generic[R]):
         outcome = await self.app.bridge.wait(self.app, self.id, _checked(timeout))
         if outcome is None:
             raise not_found(self.id)
-        return self._value(outcome)
+        if _is_simple(outcome):
+            return self._value(outcome)
+        return await self.app.bridge.call(self._value, outcome)
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait until the job is over; its state. Raises ResultTimeout and JobNotFound, and
@@ -116,18 +121,37 @@ class AsyncResult(Generic[R]):
                     f"job {self.id} succeeded, but its task keeps no results (store_result=False)",
                     job_id=self.id,
                 )
-            value: R = codec.decode(outcome.result)
+            value: R = self._decoded(outcome.result)
             return value
         raise self._error(outcome)
+
+    def _decoded(self, result: bytes) -> Any:
+        """The stored value; of a join, the list that it stands for."""
+        if result[:1] != _GATHERED:
+            return codec.decode(result)
+        from taskharbor.flow.gathered import Gathered
+        from taskharbor.flow.inputs import as_flows, read_list
+
+        gathered = Gathered.decode(result)
+        if gathered is None:
+            return codec.decode(result)
+        return read_list(as_flows(self.app.driver), self.id, gathered)
 
     def _error(self, outcome: Outcome) -> Exception:
         if outcome.state is State.DEAD:
             return failed(self.id, outcome.reason, outcome.error)
         if outcome.state is State.CANCELLED:
-            return JobCancelled(
-                f"job {self.id} was cancelled ({outcome.reason}); it has no result", job_id=self.id
-            )
+            if outcome.reason is not Reason.UPSTREAM:
+                return cancelled(self.id, outcome.reason)
+            from taskharbor.flow.inputs import as_flows, exception_of
+
+            return exception_of(as_flows(self.app.driver), self.id, outcome)
         return _timed_out(self.id, outcome, None)
+
+    def exception(self) -> Exception | None:
+        """What ``get()`` would raise now; None if the job succeeded. Raises JobNotFound."""
+        outcome = self._outcome_within(0.0)
+        return None if outcome.state is State.SUCCEEDED else self._error(outcome)
 
     # --- how the job stands -------------------------------------------------------------------
 
@@ -206,6 +230,16 @@ def not_found(job_id: str) -> JobNotFound:
         "than its task keeps records (keep_succeeded, keep_cancelled, keep_dead)",
         job_id=job_id,
     )
+
+
+def cancelled(job_id: str, reason: Reason) -> JobCancelled:
+    return JobCancelled(f"job {job_id} was cancelled ({reason}); it has no result", job_id=job_id)
+
+
+def _is_simple(outcome: Outcome) -> bool:
+    """Whether nothing more is to be read to know the value or the error."""
+    gathered = outcome.result is not None and outcome.result[:1] == _GATHERED
+    return not gathered and outcome.reason is not Reason.UPSTREAM
 
 
 def _timed_out(job_id: str, outcome: Outcome, timeout: float | None) -> ResultTimeout:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from taskharbor.canvas import NO_TIES, Canvas, Ties
 from taskharbor.options import CallOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from taskharbor.app import TaskHarbor
     from taskharbor.result import AsyncResult
     from taskharbor.task import Task
 
 R = TypeVar("R")
 
 
-class Signature(Generic[R]):
+class Signature(Canvas[R]):
     """A task, arguments for it, and the options to enqueue it with. Never changed once made.
 
     Arguments may be partial: they are checked when the call is enqueued. ``immutable`` (from
@@ -28,11 +32,13 @@ class Signature(Generic[R]):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         immutable: bool = False,
+        ties: Ties = NO_TIES,
     ) -> None:
         self.task = task
         self.args = args
         self.kwargs = kwargs
         self.immutable = immutable
+        self.ties = ties
 
     def __repr__(self) -> str:
         shown = [
@@ -50,24 +56,44 @@ class Signature(Generic[R]):
             and self.args == other.args
             and self.kwargs == other.kwargs
             and self.immutable == other.immutable
+            and self.ties == other.ties
         )
 
     __hash__ = None  # type: ignore[assignment]  # it holds whatever was passed
 
-    def set(self, **options: Unpack[CallOptions]) -> Signature[R]:
-        """The same call with ``options`` laid over its own."""
-        return Signature(self.task.using(**options), self.args, self.kwargs, self.immutable)
+    def tied(self, ties: Ties) -> Self:
+        return type(self)(self.task, self.args, self.kwargs, self.immutable, ties)
 
-    def clone(self, *args: Any, **kwargs: Any) -> Signature[R]:
+    def set(self, **options: Unpack[CallOptions]) -> Self:
+        """The same call with ``options`` laid over its own."""
+        task = self.task.using(**options)
+        return type(self)(task, self.args, self.kwargs, self.immutable, self.ties)
+
+    def clone(self, *args: Any, **kwargs: Any) -> Self:
         """A copy with ``args`` put before its own and ``kwargs`` laid over its own."""
         if self.immutable:
-            return Signature(self.task, self.args, self.kwargs, True)
-        return Signature(self.task, (*args, *self.args), {**self.kwargs, **kwargs})
+            return type(self)(self.task, self.args, self.kwargs, True, self.ties)
+        merged = {**self.kwargs, **kwargs}
+        return type(self)(self.task, (*args, *self.args), merged, False, self.ties)
+
+    def app_of(self) -> TaskHarbor:
+        return self.task.app
 
     def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
         """Enqueue it, with ``args`` before its own. Raises like :meth:`Task.delay`."""
-        call = self.clone(*args, **kwargs)
-        return call.task.apply_async(call.args, call.kwargs)
+        return self.task.app.send(self.clone(*args, **kwargs))
 
-    def apply_async(self, **options: Unpack[CallOptions]) -> AsyncResult[R]:
-        return self.task.apply_async(self.args, self.kwargs, **options)
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncResult[R]:
+        """``delay()`` with options of its own; see :class:`CallOptions`."""
+        call = self.clone(*args, **(kwargs or {}))
+        return self.task.app.send(call.set(**options) if options else call)
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
+        """``delay()`` for async code."""
+        app = self.task.app
+        return await app.bridge.call(app.send, self.clone(*args, **kwargs))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial, update_wrapper
+from itertools import islice
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack, cast
 
@@ -20,6 +21,8 @@ from taskharbor.signature import Signature
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
+    from taskharbor.canvas import Canvas
+    from taskharbor.flow.builder import Group
     from taskharbor.result import AsyncResult
 
 P = ParamSpec("P")
@@ -65,7 +68,7 @@ class Task(Generic[P, R]):
         self.invoke: Callable[..., Any] = (
             MethodType(self.function, self) if self.bind else self.function
         )
-        self._template = template(self.name, self.options, self.call_options)
+        self.template = template(self.name, self.options, self.call_options)
         self._key = self.call_options.get("idempotency_key")
         self._job_id = self.call_options.get("job_id")
         if self._job_id is not None:
@@ -139,14 +142,36 @@ class Task(Generic[P, R]):
         """``s()`` for a call that takes nothing from its predecessor in a flow."""
         return Signature(self, args, kwargs, True)
 
+    def map(self, items: Iterable[Any]) -> Signature[list[R]]:
+        """One job that calls the function with each of ``items``, one after the other, and returns
+        the list of what that gives."""
+        from taskharbor.flow.tasks import each_call
+
+        return each_call(self, items, star=False)
+
+    def starmap(self, items: Iterable[Iterable[Any]]) -> Signature[list[R]]:
+        """``map()`` with several arguments each: ``add.starmap([(1, 2), (3, 4)])``."""
+        from taskharbor.flow.tasks import each_call
+
+        return each_call(self, items, star=True)
+
+    def chunks(self, items: Iterable[Iterable[Any]], size: int) -> Group[list[R]]:
+        """``starmap()`` in a group of jobs, each with the next ``size`` of ``items``."""
+        from taskharbor.flow.builder import Group
+
+        if type(size) is not int or size < 1:
+            raise InvalidCall(f"chunks of {size!r} can't be made; use a whole number from 1")
+        rest = iter(items)
+        return Group(self.starmap(part) for part in iter(lambda: list(islice(rest, size)), []))
+
     def message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message:
         """The job that a call of this task is. Raises like ``delay()``, but for the store's."""
         self.arguments.check(args, kwargs)
         payload = codec.encode_call(args, kwargs, limit=self.options.max_payload_bytes)
         if self._key is None and self._job_id is None:
-            return self._template.message(self.app.driver.new_job_id(None), payload)
+            return self.template.message(self.app.driver.new_job_id(None), payload)
         job_id = self._job_id or self.app.driver.new_job_id(self._key)
-        return self._template.message(job_id, payload, _digest(self.name, payload))
+        return self.template.message(job_id, payload, _digest(self.name, payload))
 
     # --- inside a bound task --------------------------------------------------------------------
 
@@ -170,6 +195,10 @@ class Task(Generic[P, R]):
         message = "retry asked by the task" if exc is None else f"{type(exc).__name__}: {exc}"
         delay = countdown if eta is None else max(0.0, eta.timestamp() - job.now())
         raise Retry(message, delay=delay) from exc
+
+    def replace(self, canvas: Canvas[Any]) -> NoReturn:
+        """``current_job().replace()``, where Celery has it."""
+        current_job().replace(canvas)
 
 
 class SyncTask(Task[P, R]):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -28,11 +28,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from taskharbor import codec
+from taskharbor.canvas import Canvas
 from taskharbor.context import Control, JobContext, enter
-from taskharbor.control import Cancel, Reject, Retry, Snooze, SoftTimeLimit, Steering
+from taskharbor.control import Cancel, Reject, Replace, Retry, Snooze, SoftTimeLimit, Steering
 from taskharbor.decision import (
     CancelledItself,
     Failed,
+    HandedOver,
     Lost,
     NotKnown,
     Outcome,
@@ -44,16 +46,23 @@ from taskharbor.decision import (
 from taskharbor.errors import (
     ConfigurationError,
     DecodeError,
+    EncodeError,
+    InputNotReady,
+    JobError,
+    PayloadTooLarge,
+    ResultNotStored,
     StoreError,
     TransactionEnded,
     UnknownWireVersion,
 )
+from taskharbor.flow.gathered import Gathered
 from taskharbor.lease import Guard, Reservation
 from taskharbor.message import DEFAULT_POLICY, Policy, read_body
 from taskharbor.settlement import Settlement
 from taskharbor.signals import AttemptStarted
 from taskharbor.states import Reason
 from taskharbor.transactional import require
+from taskharbor.worker.flowing import find_task, wired_arguments
 from taskharbor.worker.ordinary import end_copy
 
 if TYPE_CHECKING:
@@ -78,10 +87,16 @@ class Work(NamedTuple):
     timeout: float | None
 
 
+class Replaced(NamedTuple):
+    """Instead of an outcome: the task gave its work to ``canvas``."""
+
+    canvas: Canvas[Any]
+
+
 class Ended(NamedTuple):
     """How an attempt ended, and the exception that ended it."""
 
-    outcome: Outcome
+    outcome: Outcome | Replaced
     exception: BaseException | None = None
 
 
@@ -111,6 +126,8 @@ class Executor:
             ended = copy_context().run(self._call, work, control)
         if getpid() != pid:
             end_copy(ended.exception)
+        if isinstance(ended.outcome, Replaced):
+            ended = self._hand_over(job, ended.outcome.canvas)
         return self._settle(job, policy, ended)
 
     async def run_async(self, job: Reservation, control: Control) -> Settlement:
@@ -120,22 +137,31 @@ class Executor:
         raises CancelledError and settles nothing; so does code that cancels the asyncio task which
         it finds itself in (see ``settle_error``).
         """
-        policy, work = self._open(job, control)
+        if job.flow is None and job.awaits is None:
+            policy, work = self._open(job, control)
+        else:  # that may ask the store for what other jobs have come to
+            policy, work = await self._in_thread(partial(self._open, job, control))
         pid = getpid()
         if isinstance(work, Ended):
             ended = work
         elif work.task.is_async:
             ended = await self._await(work)
+        elif work.task.transactional:
+            call = partial(copy_context().run, self._transact, job, work, control)
+            ended = await self._in_thread(call)
         else:
-            self._pool = self._pool or ThreadPoolExecutor(self._threads, "taskharbor-task")
-            if work.task.transactional:
-                call = partial(copy_context().run, self._transact, job, work, control)
-            else:
-                call = partial(copy_context().run, self._call_in_thread, work, control)
-            ended = await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            call = partial(copy_context().run, self._call_in_thread, work, control)
+            ended = await self._in_thread(call)
         if getpid() != pid:
             end_copy(ended.exception)
+        if isinstance(ended.outcome, Replaced):
+            canvas = ended.outcome.canvas
+            ended = await self._in_thread(partial(self._hand_over, job, canvas))
         return self._settle(job, policy, ended)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        self._pool = self._pool or ThreadPoolExecutor(self._threads, "taskharbor-task")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def settle_error(self, job: Reservation, error: BaseException) -> Settlement:
         """What becomes of a job whose attempt ended without a settlement, by ``error``."""
@@ -164,18 +190,22 @@ class Executor:
             # From here on a crash is this job's: it must be known as started before its payload
             # is touched.
             control.begin(call.timeout)
-            task = self._app.tasks.get(job.task)
+            task = find_task(self._app, job.task)
             if task is None:
                 return policy, Ended(NotKnown(_failure(_unknown_task(self._app, job))))
+            if job.awaits is not None:
+                return policy, self._resume(job, task)
             if policy.max_attempts == 1 or task.options.settle == "each":
                 control.urgent = True
-            args, kwargs = codec.decode_call(call.payload, rebuild=task.rebuild)
-        except UnknownWireVersion as error:
-            return policy, Ended(NotKnown(_failure(error), Reason.UNKNOWN_VERSION), error)
-        except DecodeError as error:
-            return policy, Ended(Undecodable(_failure(error)), error)
-        except Exception:
-            raise  # a bug of ours: what user code raises there is a DecodeError,
+            if call.wiring is None:
+                args, kwargs = codec.decode_call(call.payload, rebuild=task.rebuild)
+            else:
+                args, kwargs = wired_arguments(self._app, job, call, call.wiring, task)
+        except Exception as error:
+            ended = self._unread(error)
+            if ended is None:
+                raise  # a bug of ours: what user code raises there is a DecodeError,
+            return policy, ended
         except BaseException as error:  # noqa: BLE001 - or a constructor of its classes that exits
             return policy, Ended(Undecodable(_failure(error)), error)
         context = JobContext(job, call, control, task.options.max_result_bytes)
@@ -184,6 +214,31 @@ class Executor:
                 AttemptStarted(job.id, job.task, job.queue, job.attempt, job.fence)
             )
         return policy, Work(task, args, kwargs, context, call.timeout)
+
+    def _unread(self, error: Exception) -> Ended | None:
+        """What it means for a job that it could not be read."""
+        match error:
+            case UnknownWireVersion():
+                return Ended(NotKnown(_failure(error), Reason.UNKNOWN_VERSION), error)
+            case DecodeError():
+                return Ended(Undecodable(_failure(error)), error)
+            case InputNotReady():
+                return Ended(Failed(_failure(error)), error)
+            case ResultNotStored() | PayloadTooLarge():
+                return Ended(Failed(_failure(error), retryable=False), error)
+            case StoreError():
+                logger.warning("what a job takes from its flow could not be read: %s", error)
+                return Ended(Snoozed(self._rng.uniform(*_STORE_AWAY_SECONDS)), error)
+        return None
+
+    def _resume(self, job: Reservation, task: Task[..., Any]) -> Ended:
+        """What the flow that the job gave its work to has come to, is what the job comes to."""
+        from taskharbor.flow.awaited import outcome_of_awaited
+
+        try:
+            return Ended(outcome_of_awaited(self._app, job, task))
+        except (EncodeError, JobError) as error:
+            return Ended(Failed(_failure(error), retryable=False), error)
 
     # --- running it -----------------------------------------------------------------------------
 
@@ -226,6 +281,8 @@ class Executor:
                 work.job.transaction = transaction
                 args = [transaction.connection, *work.args]
                 ended = self._call_in_thread(work._replace(args=args), control)
+                if isinstance(ended.outcome, Replaced):
+                    ended = _refused(work.task)
                 if isinstance(ended.outcome, Succeeded):
                     transaction.succeed(ended.outcome.result)
                 else:
@@ -285,7 +342,17 @@ class Executor:
 
     # --- what becomes of it -----------------------------------------------------------------------
 
+    def _hand_over(self, job: Reservation, canvas: Canvas[Any]) -> Ended:
+        """Store the flow that the job's task gave its work to."""
+        from taskharbor.flow.storing import store_awaited
+
+        try:
+            return Ended(HandedOver(store_awaited(self._app, canvas, job.id)))
+        except Exception as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
+            return Ended(Failed(_failure(error), retryable=isinstance(error, StoreError)), error)
+
     def _settle(self, job: Reservation, policy: Policy, ended: Ended) -> Settlement:
+        assert not isinstance(ended.outcome, Replaced)
         # Of the store's clock decide() only needs a moment of this lease.
         now = job.reserved_at
         try:
@@ -316,8 +383,12 @@ async def _within(seconds: float | None, awaitable: Awaitable[T]) -> T:
 
 
 def _returned(task: Task[..., Any], value: object) -> Ended:
+    if isinstance(value, Canvas):
+        return Ended(Replaced(value))
     if not task.options.store_result:
         return Ended(Succeeded(None))
+    if type(value) is Gathered:
+        return Ended(Succeeded(value.encode()))
     try:
         result = codec.encode(value, limit=task.options.max_result_bytes, what="result")
     except BaseException as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
@@ -334,6 +405,8 @@ def _raised(work: Work, error: BaseException) -> Ended:
             return Ended(Failed(_failure(shown), Reason.RETRY_ASKED, delay=error.delay), error)
         case Reject():
             return Ended(Failed(_failure(error), Reason.REJECTED, retryable=False), error)
+        case Replace():
+            return Ended(Replaced(error.canvas), error)
         case Snooze():
             return Ended(Snoozed(error.delay), error)
         case Cancel():
@@ -344,6 +417,14 @@ def _raised(work: Work, error: BaseException) -> Ended:
             reason = Reason.TIMED_OUT if isinstance(error, SoftTimeLimit) else Reason.RAISED
             retryable = work.task.options.retries(error)
             return Ended(Failed(_failure(error), reason, retryable), error)
+
+
+def _refused(task: Task[..., Any]) -> Ended:
+    error = ConfigurationError(
+        f"{task.name} is transactional, and its transaction can't commit with a flow that has yet "
+        "to run; enqueue the flow with connection=, or drop transactional=True"
+    )
+    return Ended(Failed(_failure(error), retryable=False), error)
 
 
 def _not_committed(work: Work, error: Exception, begun: bool, rng: Random) -> Ended:

@@ -22,6 +22,7 @@ from taskharbor.message import (
     read_body,
     write_body,
 )
+from taskharbor.wiring import Take, Wiring
 
 NOW = 1_700_000_000.0
 _START = string.ascii_letters + string.digits
@@ -131,6 +132,15 @@ def test_expiry_is_relative_or_a_date_or_never() -> None:
 
 # --- the body ---------------------------------------------------------------------------------
 
+positions = st.integers(0, 1_000_000)
+takes = st.builds(Take, positions, st.none() | positions)
+wirings = st.builds(
+    Wiring,
+    args=st.lists(takes, max_size=3).map(tuple),
+    kwargs=st.dictionaries(st.text(max_size=10), takes, max_size=3),
+    allowed=st.lists(st.tuples(positions, positions), max_size=3).map(tuple),
+    error=st.sampled_from([0, 1, 3]),
+)
 calls = st.builds(
     Call,
     payload=st.binary(max_size=200),
@@ -143,12 +153,24 @@ calls = st.builds(
         unknown_task_seconds=times,
     ),
     headers=st.dictionaries(st.text(max_size=10), st.integers(0, 100) | st.text(max_size=10)),
+    wiring=st.none() | wirings,
 )
 
 
 @given(call=calls)
 def test_a_body_round_trips(call: Call) -> None:
     assert read_body(write_body(call)) == call
+
+
+def test_only_a_job_that_takes_results_of_others_has_the_newer_version() -> None:
+    plain, wired = write_body(Call(b"")), write_body(Call(b"", wiring=Wiring((Take(0),))))
+    assert (plain[0], wired[0], BODY_VERSION) == (1, 2, 2)
+    # What a release that knows only the first makes of the second.
+    with pytest.raises(UnknownWireVersion):
+        read_body(b"\x03" + wired[1:])
+    for corrupt in (b"\x02" + plain[1:], wired[:-1], wired[:-1] + b"\xc0"):
+        with pytest.raises(DecodeError):
+            read_body(corrupt)
 
 
 def test_the_default_policy_and_no_headers_take_no_room() -> None:

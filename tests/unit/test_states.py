@@ -41,9 +41,9 @@ def test_every_job_can_come_to_an_end(state: State) -> None:
     assert _reachable(frozenset({state})) & TERMINAL
 
 
-def test_only_an_operator_s_requeue_leaves_a_terminal_state() -> None:
+def test_only_a_requeue_leaves_a_terminal_state_and_what_follows_from_it_in_a_flow() -> None:
     leaving = {move for move, moves in MOVES.items() if TERMINAL & set(moves)}
-    assert leaving == {Move.REQUEUE}
+    assert leaving == {Move.REQUEUE, Move.REVIVE}
     assert set(MOVES[Move.REQUEUE]) == TERMINAL
     assert set(MOVES[Move.REQUEUE].values()) == {STARTS}
 

@@ -1,0 +1,79 @@
+"""What can be put together to a flow, and what every such thing can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack
+
+from taskharbor.options import CallOptions
+
+if TYPE_CHECKING:
+    from taskharbor.app import TaskHarbor
+    from taskharbor.flow.builder import Chain
+
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+
+
+class Ties(NamedTuple):
+    """What hangs on a part of a flow. ``tolerated``: the flow goes on if it fails."""
+
+    links: tuple[Canvas[Any], ...] = ()
+    errbacks: tuple[Canvas[Any], ...] = ()
+    tolerated: bool = False
+
+
+NO_TIES = Ties()
+
+
+class Canvas(ABC, Generic[R_co]):
+    """A signature, chain, group, chord or graph: calls written down and not made yet. Never changed
+    once made: what adds to it gives a new one. ``R_co``: what the result's ``get()`` gives."""
+
+    __slots__ = ("ties",)
+    ties: Ties
+
+    @abstractmethod
+    def tied(self, ties: Ties) -> Self:
+        """The same with ``ties`` in place of its own."""
+
+    @abstractmethod
+    def clone(self, *args: Any, **kwargs: Any) -> Self:
+        """A copy that begins with ``args`` before its own and ``kwargs`` over its own."""
+
+    @abstractmethod
+    def set(self, **options: Unpack[CallOptions]) -> Self:
+        """A copy with ``options`` laid over those of its jobs."""
+
+    @abstractmethod
+    def app_of(self) -> TaskHarbor | None:
+        """The app of the first task in it."""
+
+    def __or__(self, other: Canvas[S]) -> Chain[S]:
+        """First this, then ``other`` with what this has returned before its own arguments."""
+        from taskharbor.flow.builder import Chain
+
+        if not isinstance(other, Canvas):
+            return NotImplemented
+        return Chain((*Chain.steps_of(self), *Chain.steps_of(other)))
+
+    def link(self, callback: Canvas[Any]) -> Self:
+        """A copy that also starts ``callback``, with its result, when it has succeeded. What
+        becomes of that is not waited for by what comes after this."""
+        return self.tied(self.ties._replace(links=(*self.ties.links, callback)))
+
+    def link_error(self, errback: Canvas[Any]) -> Self:
+        """A copy that starts ``errback`` when one of its jobs is dead.
+
+        It gets the dead job (a ``JobInfo``), the exception (a ``TaskFailed``) and the traceback's
+        text before its own arguments; only the job's id if there is room for one more
+        argument only; nothing if it is immutable. Of several deaths it hears of one.
+        """
+        return self.tied(self.ties._replace(errbacks=(*self.ties.errbacks, errback)))
+
+    on_error = link_error
+
+    def allow_failure(self, allowed: bool = True) -> Self:
+        """A copy whose failure does not fail the flow: what comes after it gets the exception
+        (``TaskFailed`` or ``JobCancelled``) as its value. Of a group, every member's."""
+        return self.tied(self.ties._replace(tolerated=allowed))
