@@ -163,10 +163,13 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session(name="benchmark-peers")
 def benchmark_peers(session: nox.Session) -> None:
-    """Other task queues beside ours, in one run. `-- redis`, `-- postgres`, `-- --rounds 5`."""
+    """Other task queues beside ours, in one run, each in an environment of its own.
+
+    `-- --minutes 60` measures and writes the results; `-- --share 0.05` for a try."""
     install_for_tests(session)
-    session.install("celery", "dramatiq", "taskiq", "taskiq-redis", "pgqueuer", "asyncpg")
-    session.run("python", str(BENCHMARKS / "compare_peers.py"), *session.posargs)
+    environments = Path(session.create_tmp()) / "peers"
+    script = str(BENCHMARKS / "compare.py")
+    session.run("python", script, "--environments", str(environments), *session.posargs)
 
 
 @nox.session

@@ -91,6 +91,7 @@ class StageBench:
     """One batch of jobs, and each part of its way through a child by itself."""
 
     def __init__(self, app: TaskHarbor, table: ChildTable) -> None:
+        self.app = app
         fill(app, BATCH)
         want = Want(("default",), BATCH, LEASE_SECONDS)
         self.reply: Exchange = app.driver.exchange("holder", (), want)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 from harness.figures import Figure, rounded
@@ -43,6 +44,22 @@ def worker_charts(figures: Sequence[Figure]) -> dict[str, str]:
     if backlog := [one for one in figures if one.metric.group == "backlog"]:
         charts["backlog"] = lines("Jobs a second, by how many jobs wait", backlog)
     return charts
+
+
+def peer_charts(figures: Sequence[Figure]) -> dict[str, str]:
+    """A chart for each store: how fast each system drains its jobs."""
+    stores = dict.fromkeys(figure.metric.group for figure in figures)
+    return {
+        f"peers-{store}": bars(
+            f"Jobs a second on {store.capitalize()}, two workers",
+            [
+                replace(one, subject=one.subject.rpartition(",")[0])
+                for one in figures
+                if one.metric.group == store and one.metric.name.startswith("drain_")
+            ],
+        )
+        for store in stores
+    }
 
 
 def bars(title: str, figures: Sequence[Figure]) -> str:

@@ -130,4 +130,4 @@ def show(figures: Iterable[Figure]) -> None:
     for figure in figures:
         metric: Metric = figure.metric
         what = f"{metric.group}: {metric.title}"
-        print(f"{figure.subject:12}{what:60}{cell(figure):>32}  {metric.unit}", flush=True)
+        print(f"{figure.subject:28}{what:52}{cell(figure):>32}  {metric.unit}", flush=True)

@@ -1,5 +1,10 @@
-"""One module per system: ``fill(jobs)`` enqueues no-op jobs, ``COMMANDS`` start its workers.
+"""One module per system: ``fill(jobs)`` enqueues no-op jobs, ``COMMANDS`` start its two workers.
 
-Only systems that keep a job whose worker was killed are here. All run the same task: it appends
-one byte to a file, so that progress is seen the same way for all.
+``catalogue`` says which there are, with their versions and what a killed worker does to a job. Each
+runs in an environment of its own (their requirements exclude one another) and sees only this
+directory: no module here may import TaskHarbor, but for its own two. All run the same task: it
+appends one byte to a file, so that progress is seen the same way for all.
+
+Environment: ``PEER_URL`` the store, ``PEER_RESULTS`` ``yes`` or ``no``, ``PEER_MODE`` which of a
+system's ways (see the catalogue), ``PEER_TICKS`` the file.
 """

@@ -1,4 +1,4 @@
-"""Celery on Redis with late acknowledgement."""
+"""Celery on Redis, acknowledging early (its default) or late (`PEER_MODE`)."""
 
 import os
 import sys
@@ -24,10 +24,11 @@ COMMANDS = [
     ]
 ]
 
+late = os.environ["PEER_MODE"] == "late"
 app = Celery("peers.celery_app", broker=os.environ["PEER_URL"])
 app.conf.update(
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
+    task_acks_late=late,
+    task_reject_on_worker_lost=late,
     task_ignore_result=os.environ["PEER_RESULTS"] != "yes",
     result_backend=os.environ["PEER_URL"] if os.environ["PEER_RESULTS"] == "yes" else None,
 )

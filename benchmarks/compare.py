@@ -1,0 +1,188 @@
+"""TaskHarbor beside other task queues, in one run: ``nox -s benchmark-peers``.
+
+Each system drains the same no-op jobs with two worker processes on a server of its own with default
+durability, all in turns. What is compared is the rate from the first job done to the last, and how
+fast one process enqueues. ``peers/catalogue.py`` has versions, settings, and what becomes of a job
+whose worker is killed.
+
+Without ``--minutes`` one round, printed. With it as many rounds as fit, written into
+``benchmarks/results/peers.json`` and ``docs/benchmarks.md``. A system that cannot be installed or
+does not drain its jobs stands in the table with its error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.charts import peer_charts
+from harness.environments import NotInstalled, environment
+from harness.figures import Figure, Metric, Record, cell, rounded
+from harness.peers import Failed, Run, drain
+from harness.report import Report, described, markdown, replace_section, show, write_charts
+from harness.rounds import Step, in_rounds
+from peers.catalogue import BATCH_LOOP, PEERS, TASKHARBOR, Peer
+
+from tests.servers.process import ServerFailed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+KEPT = "results kept"
+NOT_KEPT = "results not kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What all steps share. ``share`` of the catalogue's jobs are drained."""
+
+    record: Record
+    environments: Path
+    share: float
+    versions: dict[str, str]
+
+    def measure(self, peer: Peer, results: bool) -> None:
+        """One drain, or the reason why there is none; a peer that failed once is left out."""
+        subject = f"{peer.name}, {peer.store}"
+        if subject in self.record.errors:
+            return
+        try:
+            python = environment(self.environments, peer.requirements, peer.python)
+            jobs = max(100, int(peer.jobs * self.share))
+            found = drain(Run(peer, python, jobs, results))
+        except (NotInstalled, Failed, ServerFailed, TimeoutError) as error:
+            self.record.errors[subject] = str(error)
+            print(f"  {subject}: {error}", flush=True)
+            return
+        self.versions[peer.name] = ", ".join(peer.requirements)
+        kind = KEPT if results else NOT_KEPT
+        self.record.add(subject, drain_metric(peer.store, kind), found.rate)
+        if results:
+            self.record.add(subject, enqueue_metric(peer.store), found.enqueued)
+
+
+def drain_metric(store: str, kind: str) -> Metric:
+    return Metric(f"drain_{store}_{kind.replace(' ', '_')}", kind, "jobs/s", store)
+
+
+def enqueue_metric(store: str) -> Metric:
+    return Metric(f"enqueue_{store}", "enqueue", "jobs/s", store)
+
+
+def main() -> None:
+    options = parsed()
+    chosen = [
+        peer
+        for peer in PEERS
+        if (not options.stores or peer.store in options.stores)
+        and (not options.only or peer.name in options.only)
+    ]
+    with tempfile.TemporaryDirectory(prefix="benchmark-peers-") as scratch:
+        home = options.environments or Path(scratch)
+        comparison = Comparison(Record(), home, options.share, {})
+        steps = [
+            Step(f"{peer.name}, {peer.store}, {KEPT if results else NOT_KEPT}", run)
+            for peer in chosen
+            for results in ((True, False) if peer.optional_results else (True,))
+            for run in [lambda p=peer, r=results: comparison.measure(p, r)]
+        ]
+        rounds = in_rounds(steps, minutes=options.minutes, rounds=options.rounds)
+    report = finished(comparison, rounds, chosen)
+    show(report.figures)
+    if options.minutes is not None:
+        write(report, options.into, chosen)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, help="measure for so long, and write the results")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds without --minutes")
+    parser.add_argument("--share", type=float, default=1.0, help="of the jobs; 0.1 for a try")
+    parser.add_argument("--stores", nargs="+", choices=["redis", "postgres", "sqlite"])
+    parser.add_argument("--only", nargs="+", choices=sorted({peer.name for peer in PEERS}))
+    parser.add_argument("--environments", type=Path, help="where peers are installed, and stay")
+    parser.add_argument("--into", type=Path, default=ROOT, help="the source tree to write into")
+    return parser.parse_args()
+
+
+def finished(comparison: Comparison, rounds: int, chosen: list[Peer]) -> Report:
+    notes = {
+        f"{peer.name}, {peer.store}": {
+            "requirements": list(peer.requirements),
+            "jobs": peer.jobs,
+            "settings": peer.settings,
+            "killed_worker": peer.killed,
+            "source": peer.source,
+        }
+        for peer in chosen
+    }
+    record = comparison.record
+    return Report("peers", rounds, record.figures(), comparison.versions, record.errors, notes)
+
+
+def write(report: Report, into: Path, chosen: list[Peer]) -> None:
+    report.write(into / "benchmarks" / "results" / "peers.json")
+    page = into / "docs" / "benchmarks.md"
+    charts = peer_charts(report.figures)
+    write_charts(page, charts)
+    parts = [described(report)]
+    for store in dict.fromkeys(peer.store for peer in chosen):
+        parts.append(f"### On {store.capitalize()}\n\n{table(report, chosen, store)}")
+        parts.append(where_peers_win(report, chosen, store))
+        if f"peers-{store}" in charts:
+            parts.append(f"![On {store.capitalize()}](charts/peers-{store}.svg)")
+    replace_section(page, "peers", "\n\n".join(filter(None, parts)))
+
+
+def table(report: Report, chosen: list[Peer], store: str) -> str:
+    """A row for each peer on the store; ratios are of medians, with results kept."""
+    found = {(figure.subject, figure.metric): figure for figure in report.figures}
+    kinds = [drain_metric(store, KEPT), drain_metric(store, NOT_KEPT), enqueue_metric(store)]
+    ours = found.get((f"{TASKHARBOR}, {store}", kinds[0]))
+    rows = []
+    for peer in (peer for peer in chosen if peer.store == store):
+        subject = f"{peer.name}, {store}"
+        name = f"*{peer.name}*" if peer.name == BATCH_LOOP else peer.name
+        if subject in report.errors:
+            cells = [f"could not be measured: {report.errors[subject]}", "", "", ""]
+        else:
+            figures = [found.get((subject, metric)) for metric in kinds]
+            cells = [*map(cell, figures), ratio(ours, figures[0])]
+        rows.append([name, *cells, peer.settings, f"{peer.killed} ({link(peer.source)})"])
+    head = ["", f"{KEPT} (jobs/s)", f"{NOT_KEPT} (jobs/s)", "enqueue (jobs/s)", "ours is, times"]
+    return markdown([*head, "settings", "a killed worker's job"], rows)
+
+
+def where_peers_win(report: Report, chosen: list[Peer], store: str) -> str:
+    """A sentence for each column. The batch loop is no peer: it keeps no promise."""
+    found = {(figure.subject, figure.metric): figure.median for figure in report.figures}
+    sentences = []
+    for metric in (drain_metric(store, KEPT), drain_metric(store, NOT_KEPT), enqueue_metric(store)):
+        ours = found.get((f"{TASKHARBOR}, {store}", metric))
+        faster = [
+            peer.name
+            for peer in chosen
+            if peer.store == store and peer.name not in (TASKHARBOR, BATCH_LOOP)
+            if ours is not None and found.get((f"{peer.name}, {store}", metric), 0.0) > ours
+        ]
+        if ours is not None:
+            sentences.append(f"{metric.title}: {', '.join(faster) or 'none'}")
+    return f"Faster than TaskHarbor here. {'; '.join(sentences)}." if sentences else ""
+
+
+def link(source: str) -> str:
+    return f"[source]({source})" if source.startswith("https:") else f"`{source}`"
+
+
+def ratio(ours: Figure | None, theirs: Figure | None) -> str:
+    if ours is None or theirs is None:
+        return "–"
+    return rounded(ours.median / theirs.median)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""procrastinate on Postgres, two workers of ten jobs at once."""
+
+import asyncio
+import os
+import sys
+
+from procrastinate import App, PsycopgConnector
+
+from peers.ticks import tick
+
+COMMANDS = 2 * [
+    [
+        sys.executable,
+        "-m",
+        "procrastinate",
+        "--app",
+        "peers.procrastinate_app.app",
+        "worker",
+        "--concurrency",
+        "10",
+    ]
+]
+
+app = App(connector=PsycopgConnector(conninfo=os.environ["PEER_URL"]))
+
+
+@app.task(name="job")
+async def job() -> None:
+    tick()
+
+
+def fill(jobs: int) -> None:
+    async def send() -> None:
+        async with app.open_async():
+            await app.schema_manager.apply_schema_async()
+            for first in range(0, jobs, 1000):
+                await job.batch_defer_async(*({} for _ in range(min(1000, jobs - first))))
+
+    asyncio.run(send())
