@@ -92,7 +92,8 @@ class Flows(Protocol):
 
     A released job has the moment of its release as its enqueue, as far as ``delay``, ``eta``,
     ``expires_in`` and ``expires_at`` go; its place in the order is that of its enqueue. Its reason
-    is ``unblocked``; ``upstream`` when it was skipped or blocked again. Jobs of a flow keep their
+    is ``unblocked``; ``upstream`` when it was skipped or blocked again (it then awaits no flow any
+    more). Jobs of a flow keep their
     record, whatever their own retention, until that of the flow is over, counted from
     ``finished_at``; ``prune`` then takes a bounded number of them at a time, and flows that were
     never sealed ``defaults.UNSEALED_SECONDS`` after their first part. ``delete`` refuses them
@@ -154,11 +155,13 @@ class Flows(Protocol):
     ) -> EdgePage: ...
 
     def cancel_flow(self, flow_id: str, reason: Reason = Reason.OPERATOR) -> CancelVerdict:
-        """From now on nothing of the flow runs that does not run already. A bounded number at a
-        time, its jobs are cancelled: those that were released with ``reason`` (running ones are
-        asked to stop), the others as skipped (``upstream``: they come back when what they wait for
-        is requeued). ``requested`` if some had not ended, else ``finished``. ``promote`` does the
-        same, with the reason ``expired``, to flows past their ``expires_at``."""
+        """From now on nothing of the flow is released: whatever its counters say, a job of it is
+        to be skipped (``progress.stance``). A bounded number at a time, its jobs are cancelled:
+        those that were released with ``reason`` (running ones are asked to stop), the others as
+        skipped (``upstream``: they come back when what they wait for is requeued). Nothing moves in
+        a flow that is not sealed: its jobs follow when it is. ``requested`` if some had not ended,
+        else ``finished``. ``promote`` does the same, with the reason ``expired``, to flows past
+        their ``expires_at``."""
         ...
 
     def delete_flow(self, flow_id: str) -> DeleteVerdict:

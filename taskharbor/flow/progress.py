@@ -75,7 +75,10 @@ class Stance(Enum):
     SKIP = auto()
 
 
-def stance(counters: Counters, *, errback: bool) -> Stance:
+def stance(counters: Counters, *, errback: bool, cancelled: bool = False) -> Stance:
+    """``cancelled``: its flow is; then nothing of it is released any more."""
+    if cancelled:
+        return Stance.SKIP
     if counters.spoiled > 0:
         return Stance.GO if errback else Stance.SKIP
     if counters.pending > 0:

@@ -19,7 +19,16 @@ from taskharbor.drivers.memory.record import Record
 from taskharbor.drivers.memory.timeline import Timeline
 from taskharbor.errors import InvalidJob
 from taskharbor.flow.plan import Edge, Node, Part
-from taskharbor.flow.progress import Counters, Mark, Stance, Step, mark_of, requeues_to, step
+from taskharbor.flow.progress import (
+    Counters,
+    Mark,
+    Stance,
+    Step,
+    mark_of,
+    requeues_to,
+    stance,
+    step,
+)
 from taskharbor.states import Reason, State
 
 if TYPE_CHECKING:
@@ -216,9 +225,9 @@ class FlowKeeper:
             flow.errands += 1
             self._agenda.append((Errand(flow.flow.id, source), 0))
 
-    def advance(self, now: float, budget: int = defaults.FLOW_PAGE) -> int:
-        """Move up to ``budget`` edges and jobs; how many."""
-        left = budget
+    def advance(self, now: float) -> int:
+        """Move up to a page of edges and jobs; how many."""
+        budget = left = defaults.FLOW_PAGE
         while self._agenda and left > 0:
             errand, cursor = self._agenda.popleft()
             flow = self._flows.get(errand.flow_id)
@@ -270,17 +279,13 @@ class FlowKeeper:
             self._step(now, target, member)
 
     def _step(self, now: float, record: Record, member: Member) -> None:
-        cancelled = self._flows[member.flow_id].cancelled
-        wanted = member.wanted
-        if cancelled is not None and wanted is Stance.WAIT:
-            wanted = Stance.SKIP
+        cancelled = self._flows[member.flow_id].cancelled is not None
+        wanted = stance(member.counters, errback=member.errback, cancelled=cancelled)
         match step(
             record.state, record.reason, wanted, released=member.released, errback=member.errback
         ):
             case Step.RELEASE:
                 self._release(now, record, member)
-                if cancelled is not None:
-                    self._store.cancel_job(now, record.id, cancelled)
             case Step.SKIP:
                 self._store.jobs.take(record)
                 record.reason = Reason.UPSTREAM
@@ -289,6 +294,7 @@ class FlowKeeper:
                 self._store.jobs.take(record)
                 record.reason = Reason.UPSTREAM
                 record.start_anew(reset_attempts=True)
+                record.awaits = None  # that flow's end, if it came again, must not free this job
                 member.released = False
                 self._store.line_up(now, record, State.BLOCKED)
                 self.note(now, record)
@@ -315,7 +321,8 @@ class FlowKeeper:
             return CancelVerdict.FINISHED
         flow.cancelled = flow.cancelled or reason
         self.expiries.discard(flow_id)
-        self._add_errand(flow)
+        if flow.sealed:
+            self._add_errand(flow)
         return CancelVerdict.REQUESTED
 
     def expire(self, now: float, limit: int) -> int:

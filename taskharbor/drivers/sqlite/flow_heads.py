@@ -54,7 +54,9 @@ def cancel(tx: Tx, flow_id: str, reason: Reason) -> CancelVerdict:
     try:
         row = tx.one(_SQL["cancel"], (str(reason), flow_id))
         if row is not None:
-            add_errand(tx, row[0])
+            flow, sealed = row
+            if sealed:
+                add_errand(tx, flow)
             return CancelVerdict.REQUESTED
         there = tx.one(_SQL["exists"], (flow_id,)) is not None
     except UnicodeEncodeError:

@@ -19,7 +19,7 @@ from taskharbor.drivers.sqlite.flow_store import KINDS
 from taskharbor.drivers.sqlite.queries import load
 from taskharbor.drivers.sqlite.transaction import Row, Tx, as_numbers
 from taskharbor.flow.plan import FlowState
-from taskharbor.flow.progress import Counters, Mark, Stance, Step, flow_state, stance, step
+from taskharbor.flow.progress import Counters, Mark, Step, flow_state, stance, step
 from taskharbor.states import Reason, State
 
 _SQL = load("flow_moves")
@@ -245,14 +245,13 @@ class _Steps:
             :12
         ]
         job = Head(*row[12:])
-        wanted = stance(Counters(pending, spoiled), errback=bool(errback))
-        if cancel_reason is not None and wanted is Stance.WAIT:
-            wanted = Stance.SKIP
+        cancelled = cancel_reason is not None
+        wanted = stance(Counters(pending, spoiled), errback=bool(errback), cancelled=cancelled)
         now = State(state)
         match step(now, Reason(reason), wanted, released=bool(released), errback=bool(errback)):
             case Step.RELEASE:
                 self._leave(job, now)
-                self._release(job, times, cancel_reason)
+                self._release(job, times)
             case Step.SKIP:
                 self._leave(job, now)
                 ending = Ending(State.CANCELLED, str(Reason.UPSTREAM), attempts)
@@ -273,7 +272,7 @@ class _Steps:
             self._tx.execute(_KEEP_SUCCESS, (job.seq,))
         self._changes.leave_ended(job, state)
 
-    def _release(self, job: Head, times: Sequence[float | None], cancelled: str | None) -> None:
+    def _release(self, job: Head, times: Sequence[float | None]) -> None:
         delay, eta, expires_in, expires_at = times
         now = self._tx.now
         due_at = max(now, eta) if eta is not None else now + (delay or 0.0)
@@ -282,10 +281,7 @@ class _Steps:
         if until != job.expires_at:
             self._expiries.append((until, job.seq))
         job = job._replace(expires_at=until)
-        if cancelled is not None:
-            self._changes.to_end(job, Ending(State.CANCELLED, cancelled, 0))
-        else:
-            self._changes.to_line(job, str(Reason.UNBLOCKED), due_at=due_at)
+        self._changes.to_line(job, str(Reason.UNBLOCKED), due_at=due_at)
         self._tx.wake()
 
     def flush(self) -> None:

@@ -8,10 +8,10 @@ SELECT num FROM th_flows
 WHERE id = ? AND NOT sealed AND NOT doomed AND cancel_reason IS NULL AND key IS NULL
     AND stored_jobs = size AND stored_edges = edges;
 
--- cancel: reason, id -> num, unless it has ended
+-- cancel: reason, id -> num, sealed, unless it has ended
 UPDATE th_flows SET cancel_reason = coalesce(cancel_reason, ?), deadline = NULL
 WHERE id = ? AND finished_at IS NULL AND NOT doomed
-RETURNING num;
+RETURNING num, sealed;
 
 -- exists: id -> finished_at
 SELECT finished_at FROM th_flows WHERE id = ?;

@@ -62,7 +62,8 @@ UPDATE th_nodes SET released = 0 WHERE seq IN (SELECT value FROM json_each(?));
 UPDATE th_jobs SET expires_at = ? WHERE seq = ?;
 
 -- start_anew: seqs
-UPDATE th_carried SET attempts = 0, losses = 0, unknown_since = NULL, due_at = NULL
+UPDATE th_carried SET attempts = 0, losses = 0, unknown_since = NULL, due_at = NULL,
+    awaits = NULL
 WHERE seq IN (SELECT value FROM json_each(?));
 
 -- tally: succeeded, dead, cancelled, failed, flow -> how it stands
