@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 
 import psutil
 import psycopg
+import redis
 
 from tests.chaos.orders import LEASE_SECONDS
 from tests.chaos.posts import Post, Role
@@ -245,7 +246,11 @@ class StarveRedis(Fault):
         keeper.execute_command("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes")
 
         def let_in() -> None:
-            keeper.execute_command("CONFIG SET", "maxclients", 10_000)
+            try:
+                keeper.execute_command("CONFIG SET", "maxclients", 10_000)
+            except redis.RedisError:
+                # Cut off by another blow, and somebody else has the only place.
+                site.server.restart()
             keeper.close()
 
         return let_in
@@ -314,12 +319,10 @@ class LockRows(Fault):
 
         thread = threading.Thread(target=storm, name="lock-storm")
         thread.start()
-
-        def end() -> None:
-            over.set()
-            thread.join()
-
-        return end
+        # Not here: the server may be paused, and who would resume it if we waited for an answer?
+        scene.site.exit.callback(thread.join)
+        scene.site.exit.callback(over.set)
+        return over.set
 
 
 class LockSQLite(Fault):

@@ -175,7 +175,7 @@ class PostgresSite(Site):
         return self.server.pid
 
     def say(self, statement: str) -> None:
-        with psycopg.connect(self.server.url, autocommit=True) as connection:
+        with psycopg.connect(self.server.url, autocommit=True, connect_timeout=5) as connection:
             connection.execute(statement.encode())
 
     def take_connections(self) -> Undo:
