@@ -8,15 +8,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from taskharbor import AsyncResult, TaskHarbor
+from taskharbor.drivers.base import Migratable
 from tests.scenarios import shop
 from tests.scenarios.conftest import StartWorker
 from tests.scenarios.worker import Worker
 from tests.servers import PostgresServer
+from tests.servers.postgres import PostgresStandby
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -126,6 +130,32 @@ def test_backends_that_are_terminated_again_and_again(
     assert terminated > 10
     check_all_ran_once(running, app, jobs, time.time())
     assert {process.pid for process in running.processes()} == before
+
+
+def test_failover_to_a_standby(server: PostgresServer, tmp_path: Path) -> None:
+    """The URL names both; the work goes on where writes are taken."""
+    with PostgresStandby(server) as standby:
+        hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
+        url = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
+        with _shop_at(url) as app, Worker(url, tmp_path) as running:
+            jobs = order(app, 600)
+            before = {process.pid for process in running.processes()}
+            running.wait_noted("started", count=50)
+            server.kill()
+            running.wait_event("store does not answer", seconds=30)
+            standby.promote()
+            check_all_ran_once(running, app, jobs, time.time())
+            assert {process.pid for process in running.processes()} == before
+
+
+@contextmanager
+def _shop_at(url: str) -> Iterator[TaskHarbor]:
+    shop.app.close()
+    shop.app.url = url
+    assert isinstance(shop.app.driver, Migratable)
+    shop.app.driver.migrate()
+    yield shop.app
+    shop.app.close()
 
 
 def test_immediate_restarts_under_load(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 import psycopg
 
@@ -128,8 +129,11 @@ class PostgresServer(ServerProcess):
             return False
 
     def _initialise(self) -> None:
-        command = [str(self._binaries / "initdb"), "-D", str(self._data), "-U", "postgres"]
-        command += ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        options = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        self._make_data("initdb", "-U", "postgres", *options)
+
+    def _make_data(self, program: str, *options: str) -> None:
+        command = [str(self._binaries / program), "-D", str(self._data), *options]
         account = None if self._user is None else pwd.getpwnam(self._user)
         done = subprocess.run(
             command,
@@ -144,4 +148,27 @@ class PostgresServer(ServerProcess):
             timeout=60,
         )
         if done.returncode != 0:
-            raise ServerFailed(f"initdb failed:\n{done.stdout}{done.stderr}")
+            raise ServerFailed(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+
+class PostgresStandby(PostgresServer):
+    """A hot standby of ``primary``, which waits with its commits until they are here as well."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        self._primary = primary
+        super().__init__()
+
+    def start(self) -> Self:
+        super().start()
+        self._primary.set("synchronous_standby_names", "'*'")
+        return self
+
+    def promote(self) -> None:
+        """Returns when it takes writes."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_promote(true, 30)")
+
+    def _initialise(self) -> None:
+        port = str(self._primary.port)
+        options = ["-h", "127.0.0.1", "-p", port, "-U", "postgres", "--write-recovery-conf"]
+        self._make_data("pg_basebackup", *options, "--checkpoint=fast", "--no-sync")
