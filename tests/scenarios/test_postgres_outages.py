@@ -24,13 +24,12 @@ from tests.servers.postgres import PostgresStandby
 
 pytestmark = pytest.mark.timeout(180)
 
-LIMITS = {"max_connections": "30", "superuser_reserved_connections": "0"}
 Jobs = list[AsyncResult[str]]
 
 
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
-    with PostgresServer(settings=LIMITS) as one:
+    with PostgresServer() as one:
         yield one
 
 
@@ -46,34 +45,35 @@ def order(app: TaskHarbor, number: int) -> Jobs:
 def check_all_ran_once(running: Worker, app: TaskHarbor, jobs: Jobs, back_at: float) -> None:
     """``back_at``: when the store was there again. Says how long after that the work went on."""
     app.close()  # this process' own connections may have gone with the server
+    jobs += order(app, 20)  # a worker that was quick has nothing left
     for job in jobs:
         assert job.get(timeout=60) == "rested"
-    started = Counter(entry["job"] for entry in running.journal_entries("started"))
-    assert started == Counter(job.id for job in jobs)
-    later = [entry["at"] for entry in running.journal_entries("started") if entry["at"] > back_at]
-    print(f"at work again after {min(later) - back_at:.2f} s")
+    runs = running.journal_entries("started")
+    assert Counter(run["job"] for run in runs) == Counter(job.id for job in jobs)
+    waited = min(run["at"] for run in runs if run["at"] > back_at) - back_at
+    print(f"at work again after {waited:.2f} s")
     # Between two tries lies a second at most (recovery.MOST_DELAY_SECONDS); the rest is for
     # machines that are busy with other things.
-    assert min(later) - back_at < 10
+    assert waited < 15
 
 
-def test_too_many_connections(worker: StartWorker, app: TaskHarbor, server: PostgresServer) -> None:
-    jobs = order(app, 600)
-    running = worker()
-    before = {process.pid for process in running.processes()}
-    running.wait_noted("started", count=50)
-    app.close()
-    taken = [psycopg.connect(server.url, autocommit=True, application_name="crowd")]
-    while _terminate_others(taken[0]) or len(taken) < 30:
-        try:
-            taken.append(psycopg.connect(server.url, application_name="crowd"))
-        except psycopg.OperationalError:
-            pass  # the worker was quicker: it is thrown out again
-    running.wait_event("store does not answer", seconds=30)
-    for connection in taken:
-        connection.close()
-    check_all_ran_once(running, app, jobs, time.time())
-    assert {process.pid for process in running.processes()} == before
+def test_too_many_connections(server: PostgresServer, tmp_path: Path) -> None:
+    """Of the role; of the server it is the same error, see tests/drivers/postgres."""
+    with psycopg.connect(server.url, autocommit=True) as operator:
+        operator.execute("CREATE ROLE clerk LOGIN")
+        operator.execute("GRANT CREATE ON DATABASE postgres TO clerk")
+        url = server.url.replace("postgres@", "clerk@")
+        with _shop_at(url) as app, Worker(url, tmp_path) as running:
+            jobs = order(app, 600)
+            before = {process.pid for process in running.processes()}
+            running.wait_noted("started", count=50)
+            operator.execute("ALTER ROLE clerk CONNECTION LIMIT 0")
+            _terminate_others(operator)
+            running.wait_event("store does not answer", seconds=30)
+            assert "too many connections" in running.log()
+            operator.execute("ALTER ROLE clerk CONNECTION LIMIT -1")
+            check_all_ran_once(running, app, jobs, time.time())
+            assert {process.pid for process in running.processes()} == before
 
 
 def _terminate_others(connection: psycopg.Connection) -> int:
