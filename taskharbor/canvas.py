@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack
 
 from taskharbor.options import CallOptions
@@ -26,10 +26,12 @@ class Ties(NamedTuple):
 NO_TIES = Ties()
 
 
-class Canvas(ABC, Generic[R_co]):
+class Canvas(Generic[R_co]):
     """A signature, chain, group, chord or graph: calls written down and not made yet. Never changed
     once made: what adds to it gives a new one. ``R_co``: what the result's ``get()`` gives."""
 
+    # No ABC: what every task returns is asked whether it is one of these, and isinstance() takes
+    # longer with one.
     __slots__ = ("ties",)
     ties: Ties
 

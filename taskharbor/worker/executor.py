@@ -62,7 +62,7 @@ from taskharbor.settlement import Settlement
 from taskharbor.signals import AttemptStarted
 from taskharbor.states import Reason
 from taskharbor.transactional import require
-from taskharbor.worker.flowing import find_task, wired_arguments
+from taskharbor.worker.flowing import glue, wired_arguments
 from taskharbor.worker.ordinary import end_copy
 
 if TYPE_CHECKING:
@@ -87,16 +87,17 @@ class Work(NamedTuple):
     timeout: float | None
 
 
-class Replaced(NamedTuple):
-    """Instead of an outcome: the task gave its work to ``canvas``."""
-
-    canvas: Canvas[Any]
-
-
 class Ended(NamedTuple):
     """How an attempt ended, and the exception that ended it."""
 
-    outcome: Outcome | Replaced
+    outcome: Outcome
+    exception: BaseException | None = None
+
+
+class Replaced(NamedTuple):
+    """Instead of that: the task gave its work to ``canvas``, which is to be stored first."""
+
+    canvas: Canvas[Any]
     exception: BaseException | None = None
 
 
@@ -116,6 +117,7 @@ class Executor:
         """Run the attempt in this thread; a coroutine in an event loop that the thread keeps."""
         policy, work = self._open(job, control)
         pid = getpid()
+        ended: Ended | Replaced
         if isinstance(work, Ended):
             ended = work
         elif work.task.is_async:
@@ -126,8 +128,8 @@ class Executor:
             ended = copy_context().run(self._call, work, control)
         if getpid() != pid:
             end_copy(ended.exception)
-        if isinstance(ended.outcome, Replaced):
-            ended = self._hand_over(job, ended.outcome.canvas)
+        if isinstance(ended, Replaced):
+            ended = self._hand_over(job, ended.canvas)
         return self._settle(job, policy, ended)
 
     async def run_async(self, job: Reservation, control: Control) -> Settlement:
@@ -142,6 +144,7 @@ class Executor:
         else:  # that may ask the store for what other jobs have come to
             policy, work = await self._in_thread(partial(self._open, job, control))
         pid = getpid()
+        ended: Ended | Replaced
         if isinstance(work, Ended):
             ended = work
         elif work.task.is_async:
@@ -154,9 +157,8 @@ class Executor:
             ended = await self._in_thread(call)
         if getpid() != pid:
             end_copy(ended.exception)
-        if isinstance(ended.outcome, Replaced):
-            canvas = ended.outcome.canvas
-            ended = await self._in_thread(partial(self._hand_over, job, canvas))
+        if isinstance(ended, Replaced):
+            ended = await self._in_thread(partial(self._hand_over, job, ended.canvas))
         return self._settle(job, policy, ended)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
@@ -190,7 +192,7 @@ class Executor:
             # From here on a crash is this job's: it must be known as started before its payload
             # is touched.
             control.begin(call.timeout)
-            task = find_task(self._app, job.task)
+            task = self._app.tasks.get(job.task) or glue(self._app, job.task)
             if task is None:
                 return policy, Ended(NotKnown(_failure(_unknown_task(self._app, job))))
             if job.awaits is not None:
@@ -242,7 +244,7 @@ class Executor:
 
     # --- running it -----------------------------------------------------------------------------
 
-    def _call(self, work: Work, control: Control) -> Ended:
+    def _call(self, work: Work, control: Control) -> Ended | Replaced:
         """Call a sync task. Runs in a context of its own."""
         task = work.task
         enter(work.job)
@@ -262,7 +264,7 @@ class Executor:
             return _raised(work, error)
         return _returned(task, value)
 
-    def _call_in_thread(self, work: Work, control: Control) -> Ended:
+    def _call_in_thread(self, work: Work, control: Control) -> Ended | Replaced:
         """In a process forked in here no other thread lives: it has to end where it is."""
         pid = getpid()
         ended = self._call(work, control)
@@ -270,7 +272,7 @@ class Executor:
             end_copy(ended.exception)
         return ended
 
-    def _transact(self, job: Reservation, work: Work, control: Control) -> Ended:
+    def _transact(self, job: Reservation, work: Work, control: Control) -> Ended | Replaced:
         """Call a sync task in a transaction of the store, which settles the job as well if the
         task succeeds. Runs in a context of its own."""
         begun = False
@@ -281,7 +283,7 @@ class Executor:
                 work.job.transaction = transaction
                 args = [transaction.connection, *work.args]
                 ended = self._call_in_thread(work._replace(args=args), control)
-                if isinstance(ended.outcome, Replaced):
+                if isinstance(ended, Replaced):
                     ended = _refused(work.task)
                 if isinstance(ended.outcome, Succeeded):
                     transaction.succeed(ended.outcome.result)
@@ -292,7 +294,7 @@ class Executor:
             return _not_committed(work, error, begun, self._rng)
         return ended
 
-    async def _await(self, work: Work) -> Ended:
+    async def _await(self, work: Work) -> Ended | Replaced:
         """Await an async task. Runs in a context of its own."""
         task = work.task
         enter(work.job)
@@ -310,7 +312,7 @@ class Executor:
             return _raised(work, error)
         return _returned(task, value)
 
-    def _run_coroutine(self, work: Work) -> Ended:
+    def _run_coroutine(self, work: Work) -> Ended | Replaced:
         runner = self._runner()
         try:
             # Not Runner.run(): looking after SIGINT doubles what a short attempt costs, and a
@@ -352,7 +354,6 @@ class Executor:
             return Ended(Failed(_failure(error), retryable=isinstance(error, StoreError)), error)
 
     def _settle(self, job: Reservation, policy: Policy, ended: Ended) -> Settlement:
-        assert not isinstance(ended.outcome, Replaced)
         # Of the store's clock decide() only needs a moment of this lease.
         now = job.reserved_at
         try:
@@ -382,9 +383,9 @@ async def _within(seconds: float | None, awaitable: Awaitable[T]) -> T:
         raise
 
 
-def _returned(task: Task[..., Any], value: object) -> Ended:
+def _returned(task: Task[..., Any], value: object) -> Ended | Replaced:
     if isinstance(value, Canvas):
-        return Ended(Replaced(value))
+        return Replaced(value)
     if not task.options.store_result:
         return Ended(Succeeded(None))
     if type(value) is Gathered:
@@ -397,7 +398,7 @@ def _returned(task: Task[..., Any], value: object) -> Ended:
     return Ended(Succeeded(result))
 
 
-def _raised(work: Work, error: BaseException) -> Ended:
+def _raised(work: Work, error: BaseException) -> Ended | Replaced:
     error = _steering(error)
     match error:
         case Retry():
@@ -406,7 +407,7 @@ def _raised(work: Work, error: BaseException) -> Ended:
         case Reject():
             return Ended(Failed(_failure(error), Reason.REJECTED, retryable=False), error)
         case Replace():
-            return Ended(Replaced(error.canvas), error)
+            return Replaced(error.canvas, error)
         case Snooze():
             return Ended(Snoozed(error.delay), error)
         case Cancel():
@@ -427,7 +428,7 @@ def _refused(task: Task[..., Any]) -> Ended:
     return Ended(Failed(_failure(error), retryable=False), error)
 
 
-def _not_committed(work: Work, error: Exception, begun: bool, rng: Random) -> Ended:
+def _not_committed(work: Work, error: Exception, begun: bool, rng: Random) -> Ended | Replaced:
     """Why a transaction did not end as it should, and what that makes of its attempt."""
     if isinstance(error, TransactionEnded | ConfigurationError):
         return Ended(Failed(_failure(error), retryable=False), error)

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from taskharbor.wiring import Wiring
 
 
-def find_task(app: TaskHarbor, name: str) -> Task[..., Any] | None:
-    """A task of the app, or one that flows are glued with."""
-    task = app.tasks.get(name)
-    if task is not None or not name.startswith("taskharbor."):
-        return task
+def glue(app: TaskHarbor, name: str) -> Task[..., Any] | None:
+    """One of the tasks that flows are glued with, and that no app declares."""
+    if not name.startswith("taskharbor."):
+        return None
     from taskharbor.flow.tasks import find
 
     return find(app, name)

@@ -12,7 +12,7 @@ from ctypes import PyDLL
 from pathlib import Path
 from typing import Any
 
-from taskharbor import Fixed, Reject, TaskHarbor, current_job
+from taskharbor import Fixed, Reject, TaskHarbor, current_job, group
 
 app = TaskHarbor(backoff=Fixed(0.05))
 
@@ -158,3 +158,38 @@ def grow(megabytes: int) -> int:
 
 
 _ballast: list[bytes] = []
+
+
+# --- parts of flows ---------------------------------------------------------------------------
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task
+def count(values: list[Any]) -> int:
+    note("counted")
+    return len(values)
+
+
+@app.task
+def spread(parts: int) -> Any:
+    return group(add.s(i, i) for i in range(parts)) | total.s()
+
+
+@app.task
+def spread_noted(parts: int) -> Any:
+    note("spread")
+    return group(add.s(i, i) for i in range(parts)) | total.s()
+
+
+@app.task
+def needs(path: str) -> str:
+    return Path(path).read_text()
