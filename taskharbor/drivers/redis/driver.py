@@ -23,6 +23,7 @@ from taskharbor.drivers.redis import shards, wire
 from taskharbor.drivers.redis.address import Address
 from taskharbor.drivers.redis.around import Around
 from taskharbor.drivers.redis.examining import examine
+from taskharbor.drivers.redis.flows import FlowKeeping
 from taskharbor.drivers.redis.listening import Listeners
 from taskharbor.drivers.redis.operators import Operators
 from taskharbor.drivers.redis.store import Store
@@ -35,10 +36,10 @@ from taskharbor.states import Reason
 RETIRED_SECONDS = 86_400.0
 
 
-class RedisDriver(Operators):
+class RedisDriver(Operators, FlowKeeping):
     """Safe to share between threads. No connection is made before the first call."""
 
-    capabilities = Capabilities(shared=True, durable=True)
+    capabilities = Capabilities(shared=True, durable=True, flows=True)
 
     def __init__(self, address: Address, clock: Clock | None = None) -> None:
         self.url = address.url

@@ -38,7 +38,7 @@ class Operators:
         return wire.job(row, brief=False) if row else None
 
     def list_jobs(self, where: JobFilter, *, cursor: str | None = None, limit: int = 100) -> Page:
-        positions = _read_cursor(cursor, self._store.address.shards)
+        positions = read_cursor(cursor, self._store.address.shards)
         scans = [
             ([], _END) if position == _END else self._scan(shard, where, position, limit)
             for shard, position in enumerate(positions)
@@ -137,7 +137,7 @@ def _matches(job: Job, where: JobFilter) -> bool:
     )
 
 
-def _read_cursor(cursor: str | None, shards: int) -> list[str]:
+def read_cursor(cursor: str | None, shards: int) -> list[str]:
     """A position for each shard: where to begin, or that it is done."""
     if cursor is None:
         return [_START] * shards

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -48,6 +48,7 @@ _STATE_NUMBERS: dict[State | None, int] = {
     State.SUCCEEDED: 4,
     State.DEAD: 5,
     State.CANCELLED: 6,
+    State.BLOCKED: 7,
 }
 _SETTLED = {
     f"{letter}{number}".encode(): Settled(verdict, state)
@@ -102,8 +103,18 @@ _BIN = [b"\xc4" + bytes([size]) for size in range(256)]
 _BIN_LONG = struct.Struct(">BI")
 
 
-def pack_messages(batch: Sequence[Message]) -> bytes:
-    """Heads that are equal are sent once: most of a batch comes from one template."""
+class Packed(NamedTuple):
+    """Messages as the scripts read them. Heads that are equal are sent once: most of a batch comes
+    from one template. ``which``: the head's place for each message, False when all have the first.
+    """
+
+    heads: list[tuple[Any, ...]]
+    which: list[int] | bool
+    ids: list[str]
+    fragments: list[bytes]
+
+
+def packed_messages(batch: Sequence[Message]) -> Packed:
     heads: dict[tuple[Any, ...], int] = {}
     which, fragments = [], []
     names: dict[tuple[str, str], bytes] = {}
@@ -117,17 +128,19 @@ def pack_messages(batch: Sequence[Message]) -> bytes:
         size = len(body)
         start = _BIN[size] if size < 256 else _BIN_LONG.pack(0xC6, size)
         fragments.append(b"".join((_STR[len(name)], name, middle, start, body)))
-    digests = [message.digest for message in batch]
-    ids = [message.id for message in batch]
-    request = (
+    return Packed(
         [_head(batch[which.index(number)]) for number in heads.values()],
         which if len(heads) > 1 else False,
-        ids,
-        digests if any(digests) else False,
+        [message.id for message in batch],
         fragments,
-        len(set(ids)) == len(ids),
     )
-    return pack(request)
+
+
+def pack_messages(batch: Sequence[Message]) -> bytes:
+    heads, which, ids, fragments = packed_messages(batch)
+    digests = [message.digest for message in batch]
+    distinct = len(set(ids)) == len(ids)
+    return pack((heads, which, ids, digests if any(digests) else False, fragments, distinct))
 
 
 def _head(message: Message) -> tuple[Any, ...]:
@@ -168,7 +181,7 @@ def pack_exchange(
 
 
 def _columns(settlements: Sequence[Settlement]) -> tuple[Any, ...]:
-    ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards, _ = zip(
+    ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards, awaits = zip(
         *settlements, strict=True
     )
     count = len(ids)
@@ -185,13 +198,22 @@ def _columns(settlements: Sequence[Settlement]) -> tuple[Any, ...]:
     others = (
         False
         if clean
-        else (moves, reasons, delays, _false_for_none(errors), losses, unknowns, guards)
+        else (
+            moves,
+            reasons,
+            delays,
+            _false_for_none(errors),
+            losses,
+            unknowns,
+            guards,
+            _false_for_none(awaits) if any(awaits) else False,
+        )
     )
     kept = False if results.count(None) == count else _false_for_none(results)
     return len(set(ids)) == count, ids, fences, kept, others
 
 
-def _false_for_none(values: Sequence[bytes | None]) -> list[bytes | bool]:
+def _false_for_none(values: Sequence[Any]) -> list[Any]:
     # A nil would end a Lua array.
     return [False if value is None else value for value in values]
 
@@ -207,7 +229,7 @@ def exchanged(reply: bytes) -> Exchange:
 
 
 def _reservations(rows: Sequence[Any]) -> list[Reservation]:
-    return [_new_tuple(Reservation, (*row, None, None)) for row in rows]
+    return [_new_tuple(Reservation, row) for row in rows]
 
 
 def reservations(reply: bytes) -> list[Reservation]:
@@ -245,9 +267,9 @@ def outcomes(rows: Sequence[Any]) -> list[Outcome | None]:
 def job(row: tuple[Any, ...], *, brief: bool) -> Job:
     (
         job_id, _, enqueued_at, priority, key, expires, fragment, changing, progress, saved, error,
-        result, history,
+        result, history, flow,
     ) = row  # fmt: skip
-    _, queue, task, body = _fragment(fragment)
+    _, queue, task, body = read_fragment(fragment)
     state = _STATES[changing[b"s"]]
     running = state is State.RUNNING
     return Job(
@@ -275,10 +297,12 @@ def job(row: tuple[Any, ...], *, brief: bool) -> Job:
         result=None if brief else _present(result),
         error=_present(error),
         history=() if brief else _history(changing, history, error),
+        flow=None if flow is False else flow.decode(),
+        awaits=changing[b"w"].decode() if b"w" in changing else None,
     )
 
 
-def _fragment(fragment: bytes) -> Any:
+def read_fragment(fragment: bytes) -> Any:
     unpacker = msgpack.Unpacker()
     unpacker.feed(fragment)
     return [unpacker.unpack() for _ in range(4)]

@@ -5,24 +5,15 @@
 -- O(ids * log(jobs))
 
 -- include jobs.lua
+-- include flows.lua
 
 local ids, reason = request[1], request[2]
 load_jobs(ids)
 local verdicts = {}
 for i, id in ipairs(ids) do
   local job = read_job(id)
-  if not job then
-    verdicts[i] = 'not_found'
-  elseif TERMINAL[job.m.s] then
-    verdicts[i] = 'finished'
-  elseif job.m.s == 'running' then
-    job.m.c = job.m.c or reason
-    save(job)
-    verdicts[i] = 'requested'
-  else
-    cancel_now(job, reason)
-    verdicts[i] = 'cancelled'
-  end
+  verdicts[i] = job and cancel_job(job, reason) or 'not_found'
 end
+if redis.call('EXISTS', prefix .. 'a') == 1 or is_busy() then advance() end
 flush()
 return cmsgpack.pack(verdicts)

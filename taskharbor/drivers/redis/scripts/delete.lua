@@ -15,6 +15,8 @@ for i, id in ipairs(ids) do
     verdicts[i] = 'not_found'
   elseif job.m.s == 'running' then
     verdicts[i] = 'running'
+  elseif job.member then
+    verdicts[i] = 'in_flow'
   else
     leave(job)
     tell(id)

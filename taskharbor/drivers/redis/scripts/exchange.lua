@@ -3,15 +3,15 @@
 -- request  [holder, settlements, want, shard, shards]
 --          settlements = false or [distinct, ids, fences, results, others]: columns; distinct: no id
 --          is there twice; results false: all none; others: false when all are clean successes, else
---          [moves, reasons, delays_s, errors, losses, unknowns, guards]
+--          [moves, reasons, delays_s, errors, losses, unknowns, guards, awaits]
 --          want = false or [[queue...], limit, lease_s]
 -- returns  [codes, [reservation...], now_s, more, retired]; codes: two characters for each
 --          settlement, its verdict (see VERDICTS) and the code of the job's state or 0
 -- O((settlements + limit) * log(jobs))
 --
 -- The common case has its own way: a job that was never tried, reserved by `begin` and succeeding
--- in `succeed`. These know the layout by heart and make no tables; the rest goes through jobs.lua at
--- twice their cost.
+-- in `succeed`, and jobs of a flow whose ends only count down what others wait for. These know the
+-- layout by heart and make no tables; the rest goes through jobs.lua at twice their cost.
 local holder, settlements, want, shard, shards = unpack(request)
 local codes = {}
 
@@ -20,14 +20,18 @@ local codes = {}
 -- Clean successes -----------------------------------------------------------------------------
 
 local slow = {} -- places of the settlements that need more
+local done = {} -- ids of jobs of flows that have succeeded
+local written = {} -- hash -> {field, value...}: what is written of clean successes
 
 local function settle_clean(distinct, ids, fences, results, others)
-  local success = string.char(SUCCEEDED, SUCCEEDED_REASON, PLAIN + CLEAN)
+  local success = string.char(SUCCEEDED, SUCCEEDED_REASON)
   local time_now = struct.pack('>d', now)
   local moves, _, _, errors, losses, _, guards = unpack(others or {})
   local stored = distinct and many('m', ids) or {}
   local awaited = redis.call('EXISTS', prefix .. 'W') == 1 and many('W', ids) or {}
-  local mutables, unleased, kept = later('HSET', 'm'), later('ZREM', 'l'), later('ZADD', 'z')
+  local unleased, kept = later('ZREM', 'l'), later('ZADD', 'z')
+  local mutables = later('HSET', 'm')
+  written.m = mutables
   local results_put, no_longer_awaited = later('HSET', 'R'), later('HDEL', 'W')
   local let_go, ended = {}, {} -- holder -> ids; queue -> how many succeeded
   local gone, stones = {}, {} -- ids of those that are not kept, and their tombstones
@@ -36,7 +40,11 @@ local function settle_clean(distinct, ids, fences, results, others)
   local function succeed(id, fence, record, result)
     local state, _, flags, _, _, current, _, reserved, expiry, keep, queue, owner =
       struct.unpack(MUTABLE, record)
-    if state ~= RUNNING or flags ~= PLAIN or current ~= fence or now >= expiry then return nil end
+    local is_member = flags == PLAIN + MEMBER
+    if state ~= RUNNING or not (is_member or flags == PLAIN) or current ~= fence or now >= expiry
+    then
+      return nil
+    end
     unleased[#unleased + 1] = id
     local held = let_go[owner]
     if not held then
@@ -44,7 +52,7 @@ local function settle_clean(distinct, ids, fences, results, others)
       let_go[owner] = held
     end
     held[#held + 1] = id
-    if keep <= 0 then
+    if keep <= 0 and not is_member then
       gone[#gone + 1] = id
       stones[#gone] = {fence, now + expiry - reserved}
       count(queue, 'running', -1)
@@ -52,10 +60,15 @@ local function settle_clean(distinct, ids, fences, results, others)
     end
     local n = #mutables
     mutables[n + 1] = id
-    mutables[n + 2] = success .. string.sub(record, AT_ATTEMPTS, AT_MOMENT - 1) .. time_now
-      .. string.sub(record, AT_KEEP)
-    kept[n + 1] = now + keep
-    kept[n + 2] = id
+    mutables[n + 2] = success .. string.char(flags + CLEAN)
+      .. string.sub(record, AT_ATTEMPTS, AT_MOMENT - 1) .. time_now .. string.sub(record, AT_KEEP)
+    if is_member then
+      done[#done + 1] = id
+    else
+      n = #kept
+      kept[n + 1] = now + keep
+      kept[n + 2] = id
+    end
     if result then
       n = #results_put
       results_put[n + 1] = id
@@ -107,7 +120,46 @@ local function settle_clean(distinct, ids, fences, results, others)
   end
 end
 
--- Jobs that were never tried ------------------------------------------------------------------
+-- Count `done` down where that is all that their ends do. Whether it was; else nothing is changed.
+local function count_down()
+  local pages, tallies, downs = many('e', done), {}, {}
+  for i = 1, #done do
+    local page, target, _ = pages[i], nil, nil
+    local mark, last, edges, flow, at = struct.unpack(EDGES, page)
+    if mark ~= 0 or last > 0 then return false end
+    tallies[flow] = (tallies[flow] or 0) + 1
+    for _ = 1, edges do
+      target, _, _, at = struct.unpack(EDGE, page, at)
+      downs[target] = (downs[target] or 0) + 1
+    end
+  end
+  local flows, targets = {}, {}
+  for flow, tally in pairs(tallies) do
+    local s = cmsgpack.unpack(redis.call('HGET', prefix .. 'S', flow))
+    s.s = s.s + tally
+    if s.r or s.q or s.s + s.d + s.c >= s.z then return false end
+    flows[#flows + 1], flows[#flows + 2] = flow, cmsgpack.pack(s)
+  end
+  for target in pairs(downs) do targets[#targets + 1] = target end
+  local changes = {}
+  for i, stored in ipairs(many('M', targets)) do
+    if not stored then return false end
+    local pending, spoiled, released = struct.unpack(COUNTERS, stored)
+    pending = pending - downs[targets[i]]
+    if released == 1 or pending == 0 then return false end
+    changes[2 * i - 1], changes[2 * i] = targets[i], struct.pack(COUNTERS, pending, spoiled, 0)
+  end
+  local marked = later('HSET', 'e')
+  for i = 1, #done do
+    marked[2 * i - 1], marked[2 * i] = done[i], '\1' .. string.sub(pages[i], 2)
+  end
+  queued[#queued + 1] = {'HSET', prefix .. 'S', flows}
+  queued[#queued + 1] = {'HSET', prefix .. 'M', changes}
+  written.e, written.S, written.M = marked, flows, changes
+  return true
+end
+
+-- Jobs that stand in line ---------------------------------------------------------------------
 
 -- What stands first in the queues: [{queue, ids, raws, records, first: they are simply the first
 -- that are stored}...]
@@ -130,9 +182,15 @@ local function look(first_ready)
   return lines, left <= 0 and limit > 0
 end
 
--- Whether a job that was never tried needs nothing of jobs.lua.
-local function is_simple(raw)
+-- Whether a job needs nothing of jobs.lua to be reserved.
+local function is_simple(raw, record)
   local flags = string.byte(raw, FLAGS_AT)
+  if record then
+    -- PLAIN in the record: there is no rest.
+    local kept = string.byte(record, AT_FLAGS)
+    return flags % 4 == PLAIN and (kept == PLAIN or kept == PLAIN + MEMBER)
+      and string.byte(record) == READY
+  end
   if flags ~= PLAIN + EXPIRES then return flags == PLAIN end
   local _, _, _, _, _, extra = struct.unpack(RAW, raw)
   return now < cmsgpack.unpack(extra)[4]
@@ -141,7 +199,7 @@ end
 local function are_simple(lines)
   for _, line in ipairs(lines) do
     for i = 1, #line.ids do
-      if line.records[i] or not is_simple(line.raws[i]) then return false end
+      if not is_simple(line.raws[i], line.records[i]) then return false end
     end
   end
   return true
@@ -155,9 +213,10 @@ local function take(lines, retry)
   -- Shards take turns, so that no two of them give the same.
   fence = fence + (shard - fence) % shards - shards
   local lease_end = now + micros(want[3])
-  local mutables, leases, held = later('HSET', 'm'), later('ZADD', 'l'), later('SADD', 'H:' .. holder)
+  local leased, leases, held = later('HSET', 'm'), later('ZADD', 'l'), later('SADD', 'H:' .. holder)
   local rows, parts = 0, {}
-  local row_end = seconds(now) .. seconds(lease_end) .. '\192\192\194' .. str(holder)
+  local row_start = seconds(now) .. seconds(lease_end) .. '\192'
+  local row_end = row_start .. '\192\194' .. str(holder) .. '\192\192'
   local begun = struct.pack('>BBBI4I4', RUNNING, RESERVED_REASON, PLAIN, 1, 0)
   local endings -- keep -> how a record ends; those of one queue share it
 
@@ -176,9 +235,9 @@ local function take(lines, retry)
 
   local function begin(id, raw)
     local _, enqueued, priority, _, queue, extra, at = struct.unpack(RAW, raw)
-    local n = #mutables
-    mutables[n + 1] = id
-    mutables[n + 2] = begun .. struct.pack('>dd', fence, enqueued) .. ending(queue, extra)
+    local n = #leased
+    leased[n + 1] = id
+    leased[n + 2] = begun .. struct.pack('>dd', fence, enqueued) .. ending(queue, extra)
     leases[n + 1] = lease_end
     leases[n + 2] = id
     held[#held + 1] = id
@@ -190,7 +249,42 @@ local function take(lines, retry)
     parts[n + 4] = row_end
   end
 
+  -- One that was in line before, or had to wait for it.
+  local function resume(id, raw, record, saved)
+    local _, _, flags, attempts, losses, _, _, _, _, _, queue = struct.unpack(MUTABLE, record)
+    local n = #leased
+    leased[n + 1] = id
+    leased[n + 2] = struct.pack(
+      '>BBBI4I4d', RUNNING, RESERVED_REASON, flags, attempts + 1, losses, fence)
+      .. string.sub(record, AT_DUE, AT_RESERVED - 1) .. struct.pack('>dd', now, lease_end)
+      .. string.sub(record, AT_KEEP, AT_QUEUE + #queue - 1) .. struct.pack('>Hc0', #holder, holder)
+    leases[n + 1] = lease_end
+    leases[n + 2] = id
+    held[#held + 1] = id
+    local _, enqueued, priority, _, _, extra, at = struct.unpack(RAW, raw)
+    local flow = flags == PLAIN + MEMBER and cmsgpack.unpack(extra)[6][1]
+    n = #parts
+    parts[n + 1] = ROW
+    parts[n + 2] = string.sub(raw, at)
+    parts[n + 3] = struct.pack(
+      '>BI8BI4BI4BbBd', 207, fence, 206, attempts + 1, 206, losses, 208, priority, 203,
+      enqueued / 1000000)
+    parts[n + 4] = row_start
+    parts[n + 5] = bin(saved) .. '\194' .. str(holder) .. (flow and str(flow) or '\192') .. '\192'
+  end
+
+  local function saved_of(line)
+    local ids = {}
+    for i, record in ipairs(line.records) do
+      if record then ids[#ids + 1] = line.ids[i] end
+    end
+    local saved = {}
+    for i, value in ipairs(many('v', ids)) do saved[ids[i]] = value end
+    return saved
+  end
+
   for _, line in ipairs(lines) do
+    local saved = saved_of(line)
     local ids, raws, records, queue = line.ids, line.raws, line.records, line.queue
     if line.first then
       local range = later('ZREMRANGEBYRANK', 'r:' .. queue)
@@ -199,9 +293,13 @@ local function take(lines, retry)
     endings = {}
     local begun_here = 0
     for i = 1, #ids do
-      if line.first and not records[i] and is_simple(raws[i]) then
+      if line.first and is_simple(raws[i], records[i]) then
         fence = fence + shards
-        begin(ids[i], raws[i])
+        if records[i] then
+          resume(ids[i], raws[i], records[i], saved[ids[i]])
+        else
+          begin(ids[i], raws[i])
+        end
         begun_here = begun_here + 1
       else
         local row = retry(ids[i], queue, fence + shards, lease_end)
@@ -233,11 +331,13 @@ local function first_stored(queue, need)
 end
 
 if settlements then settle_clean(unpack(settlements)) end
+if #done > 0 and count_down() then done = {} end
+local is_quick = #slow == 0 and #done == 0 and redis.call('EXISTS', prefix .. 'a') == 0
 local retired = want and redis.call('ZSCORE', prefix .. 'X', holder) and true or false
 if retired or want and #want[1] == 0 then want = false end
 local lines, more = {}, false
-if want and #slow == 0 then lines, more = look(first_stored) end
-if #slow == 0 and are_simple(lines) then
+if is_quick and want then lines, more = look(first_stored) end
+if is_quick and are_simple(lines) then
   local reserved = #lines > 0 and take(lines) or array(0)
   flush_batch()
   return answer(reserved, more, retired)
@@ -245,6 +345,7 @@ end
 
 -- include jobs.lua
 -- include reservations.lua
+-- include flows.lua
 
 -- Everything else -----------------------------------------------------------------------------
 
@@ -297,17 +398,19 @@ end
 -- The two characters of the answer.
 local function code(verdict, state) return VERDICTS[verdict] .. (state and STATE[state] or 0) end
 
-local function settle(id, fence, move, reason, delay, result, error, loss, unknown, guard)
+local function settle(
+  id, fence, move, reason, delay, result, error, loss, unknown, guard, awaits)
   local terminal = SETTLED[move]
   local verdict, job = judge(id, fence, guard, terminal)
   if verdict ~= 'applied' then return code(verdict, job and job.m.s) end
   local m = job.m
+  if awaits and not can_be_awaited(awaits) then return code('not_found', m.s) end
   remember(job, move, reason, error, loss)
   local length, asked = m.x - m.t, m.c
   leave(job)
   if error then hput('E', id, error) end
   if loss then m.l = m.l + 1 end
-  if move == 'release' or move == 'snooze' then m.a = m.a - 1 end
+  if move == 'release' or move == 'snooze' or awaits then m.a = m.a - 1 end
   if move == 'snooze' and unknown then
     m.u = m.u or now
   elseif move ~= 'release' then
@@ -323,13 +426,21 @@ local function settle(id, fence, move, reason, delay, result, error, loss, unkno
     return code(verdict, jobs[id] and 'cancelled')
   end
   local wait = micros(delay)
+  if awaits then
+    m.w = awaits
+    line_up(job, 'blocked', reason, now + wait)
+    local flow = load_flow(awaits)
+    flow.s.p = id
+    seal(flow)
+    return code(verdict, 'blocked')
+  end
   local state = wait > 0 and 'scheduled' or 'ready'
   line_up(job, state, reason, now + wait)
   return code(verdict, state)
 end
 
 local function settle_slow(ids, fences, results, others)
-  local moves, reasons, delays, errors, losses, unknowns, guards = unpack(others or {})
+  local moves, reasons, delays, errors, losses, unknowns, guards, awaits = unpack(others or {})
   local slow_ids = {}
   for n, i in ipairs(slow) do slow_ids[n] = ids[i] end
   load_jobs(slow_ids)
@@ -339,7 +450,7 @@ local function settle_slow(ids, fences, results, others)
     if others then
       codes[i] = settle(
         ids[i], fences[i], moves[i], reasons[i], delays[i], result, errors[i], losses[i],
-        unknowns[i], guards[i])
+        unknowns[i], guards[i], awaits and awaits[i])
     else
       codes[i] = settle(
         ids[i], fences[i], 'succeed', 'succeeded', 0, result, false, false, false, 'valid')
@@ -353,9 +464,15 @@ local function first_ready(queue, need)
   local key = 'r:' .. queue
   local released = zsets[key]
   if not released then return first_stored(queue, need) end
-  local stored = redis.call('ZRANGE', prefix .. key, 0, need - 1, 'WITHSCORES')
+  local last = need - 1
+  for _, score in pairs(released) do
+    if not score then last = last + 1 end
+  end
+  local stored = redis.call('ZRANGE', prefix .. key, 0, last, 'WITHSCORES')
   local line = {}
-  for i = 1, #stored, 2 do line[#line + 1] = {stored[i], tonumber(stored[i + 1])} end
+  for i = 1, #stored, 2 do
+    if released[stored[i]] == nil then line[#line + 1] = {stored[i], tonumber(stored[i + 1])} end
+  end
   for id, score in pairs(released) do
     if score then line[#line + 1] = {id, score} end
   end
@@ -383,10 +500,27 @@ local function retry(id, queue, fence, lease_end)
 end
 
 local reserved = array(0)
-if #slow > 0 then
-  local _, ids, fences, results, others = unpack(settlements)
-  settle_slow(ids, fences, results, others)
-  if want then lines, more = look(first_ready) end
+if not is_quick then
+  for key, values in pairs(written) do
+    preload(key, {})
+    for i = 1, #values, 2 do hashes[key][values[i]] = values[i + 1] end
+  end
+  for _, id in ipairs(done) do
+    local job = read_job(id)
+    job.counted = nil
+    note(job)
+  end
+  if #slow > 0 then
+    local _, ids, fences, results, others = unpack(settlements)
+    settle_slow(ids, fences, results, others)
+  end
+  advance()
+  more = released_unseen
+  if want then
+    local is_full
+    lines, is_full = look(first_ready)
+    more = more or is_full
+  end
 end
 if want then
   for _, line in ipairs(lines) do
@@ -396,5 +530,6 @@ if want then
   end
   reserved = take(lines, retry)
 end
+more = more or is_busy()
 flush()
 return answer(reserved, more, retired)

@@ -33,6 +33,17 @@
 --   X         zset  retired holders by when they may be forgotten
 --   A:<queue> zset  channels of listeners by when they began to wait for a job; expires by itself
 --   W         hash  id -> channels that wait for its end, by spaces; expires by itself
+--   F, S      hash  flow -> what never changes, what changes; see flows.lua
+--   N:<flow>  hash  number -> id of a flow's jobs
+--   e         hash  id -> which flow a job is in, and its outgoing edges; "<id> <page>": the next ones
+--   I         hash  id -> the last page of its incoming edges; "<id> <page>" -> msgpack [position,
+--             source, ...]
+--   M         hash  id -> counters of its incoming edges, and whether it was released; none = as it
+--             was stored
+--   a         zset  what is to be walked by where to go on: "j" + id for the edges of a job, "f" +
+--             flow for its jobs
+--   K         hash  idempotency key -> flow;  U: zset of flows by order
+--   V, G      zset  flows by when they are cancelled, by the end of their retention
 --   L         hash  leaders: name -> msgpack [holder, number, until]
 --   c         hash  f: the last fence, i: the last order
 local prefix = ARGV[1]
@@ -50,11 +61,13 @@ local HINTS = 64 -- listeners woken by one script, at most
 local DEFAULT_RETENTION = {3600e6, 604800e6, 2592000e6}
 
 -- RAW: order, enqueued_at, priority, flags, queue, extra, fragment
---   extra     '' or msgpack [retention, key, key_until, expires_at, digest]
+--   extra     '' or msgpack [retention, key, key_until, expires_at, digest, member, times]: member
+--             is [flow, number, waits_for, errback, tolerated, label] for a job of a flow, times
+--             [eta, delay, expires_in, expires_at] or false, which count from its release
 --   fragment  msgpack id, queue, task, body: how a reservation begins
 local RAW = '>ddbBBc0Hc0'
 local FLAGS_AT = 18 -- where they stand, from 1
-local PLAIN, EXPIRES = 1, 2 -- flags. PLAIN: a success frees no key
+local PLAIN, EXPIRES, MEMBER, ROOT = 1, 2, 8, 16 -- flags. MEMBER: of a flow. ROOT: waits for nobody. PLAIN: a success frees no key
 
 -- MUTABLE: state, reason, flags, attempts, losses, fence, due, reserved, moment, keep, queue,
 -- holder, rest
@@ -66,7 +79,14 @@ local PLAIN, EXPIRES = 1, 2 -- flags. PLAIN: a success frees no key
 --   rest    '' or a msgpack map
 local MUTABLE = '>BBBI4I4dddddBc0Hc0'
 local CLEAN = 4
-local AT_ATTEMPTS, AT_MOMENT, AT_KEEP = 4, 36, 44 -- where these begin, from 1
+
+-- EDGES: mark, last page, how many are here, flow; then the edges: target, position, kind. Only the
+-- first page knows the last one. A page has one mark: it is walked whole.
+local EDGES, EDGE = '>BI2I2Bc0', '>Bc0I4B'
+-- COUNTERS: pending, spoiled, released
+local COUNTERS = '>I4I4B'
+local AT_FLAGS, AT_ATTEMPTS, AT_DUE, AT_RESERVED, AT_MOMENT, AT_KEEP = 3, 4, 20, 28, 36, 44
+local AT_QUEUE = 53 -- where these begin, from 1
 
 -- Places in the lists of jobs.lua.
 local READY, RUNNING, SUCCEEDED = 2, 3, 4
@@ -133,7 +153,7 @@ local function announce(channels)
   for channel in string.gmatch(channels, '%S+') do told[channel] = true end
 end
 
-local ENTERED = {ready = true, scheduled = true} -- what a job of a new queue may be
+local ENTERED = {ready = true, scheduled = true, blocked = true} -- what a job of a new queue may be
 
 local function write_counts()
   for queue, changes in pairs(counts) do

@@ -2,7 +2,7 @@
 --
 -- request  [[id...], full]   full: with fragment, result and history
 -- returns  [[id, order, enqueued_us, priority, key, expires_us, fragment, m, progress, saved, error,
---          result, [history entry...]] or false...]   m: see unpack_mutable in jobs.lua
+--          result, [history entry...], flow] or false...]   m: see unpack_mutable in jobs.lua
 -- O(ids)
 
 -- include jobs.lua
@@ -20,6 +20,7 @@ for i, id in ipairs(ids) do
     found[i] = {
       id, job.order, job.enqueued, job.priority, job.key or false, job.expires or false,
       job.fragment, job.m, progress[i], saved[i], errors[i], results[i] or false, history,
+      job.member and job.member.flow or false,
     }
   else
     found[i] = false

@@ -4,11 +4,12 @@ local TERMINAL = {succeeded = 1, cancelled = 2, dead = 3}
 local BY_ORDER = {dead = 'D', cancelled = 'C'}
 local HISTORY = 49 -- entries in the list; the newest is with the job
 
-local STATES = {'scheduled', 'ready', 'running', 'succeeded', 'dead', 'cancelled'}
+local STATES = {'scheduled', 'ready', 'running', 'succeeded', 'dead', 'cancelled', 'blocked'}
 local REASONS = {
   'enqueued', 'due', 'reserved', 'succeeded', 'raised', 'retry_asked', 'timed_out', 'worker_lost',
   'lease_expired', 'rejected', 'unknown_task', 'unknown_version', 'undecodable',
   'unencodable_result', 'released', 'snoozed', 'expired', 'task', 'operator',
+  'unblocked', 'upstream', 'awaiting',
 }
 local STATE, REASON = {}, {}
 for code, name in ipairs(STATES) do STATE[name] = code end
@@ -88,13 +89,23 @@ local function unpack_raw(id, raw)
     job.retention = values[1] or DEFAULT_RETENTION
     job.key, job.key_until, job.expires = values[2], values[3], values[4] or nil
     job.digest = values[5]
+    local member = values[6]
+    if member then
+      job.member = {
+        flow = member[1], number = member[2], waits = member[3], errback = member[4],
+        tolerated = member[5], label = member[6], times = values[7],
+      }
+      local times = values[7]
+      if times then job.expires = times[3] and enqueued + times[3] or times[4] or nil end
+    end
   end
   return job
 end
 
 -- m: s state, r reason, a attempts, l losses, d due; running: f fence, t reserved, x expiry,
 -- h holder; terminal: z settled fence, q finished; and what `rest` has: c cancel reason, u unknown
--- since, y there is a list of history, g last entry of the history, e the expiry is void
+-- since, y there is a list of history, g last entry of the history, e the expiry is void, n the
+-- expiry that counts, w the flow that it awaits or awaited
 local function unpack_mutable(stored)
   local state, reason, flags, attempts, losses, fence, due, reserved, moment, _, _, holder, at =
     struct.unpack(MUTABLE, stored)
@@ -111,7 +122,7 @@ local function unpack_mutable(stored)
   return m
 end
 
-local REST = {'c', 'u', 'y', 'e'}
+local REST = {'c', 'u', 'y', 'e', 'n', 'w'}
 
 local function pack_mutable(job)
   local m = job.m
@@ -137,10 +148,17 @@ local function pack_mutable(job)
     rest.g = last
   end
   if rest then flags = flags - flags % 2 end
+  if job.member then flags = flags + MEMBER end
   return struct.pack(
     MUTABLE, STATE[m.s], REASON[m.r] or 0, flags, m.a, m.l, fence, m.d, reserved, moment,
     job.retention[1], #job.queue, job.queue, #holder, holder
   ) .. (rest and cmsgpack.pack(rest) or '')
+end
+
+local function first_due(job)
+  local times = job.member and job.member.times
+  if not times then return job.enqueued end
+  return times[1] and math.max(job.enqueued, times[1]) or job.enqueued + times[2]
 end
 
 -- A job with all that is known of it, or false.
@@ -155,8 +173,11 @@ local function read_job(id)
   job = unpack_raw(id, raw)
   local stored = hget('m', id)
   job.m = stored and unpack_mutable(stored)
-    or {s = 'ready', r = 'enqueued', a = 0, l = 0, d = job.enqueued}
+    or {s = job.member and 'blocked' or 'ready', r = 'enqueued', a = 0, l = 0, d = first_due(job)}
   if job.m.e then job.expires = nil end
+  if job.m.n then job.expires = job.m.n end
+  job.counted = TERMINAL[job.m.s] and job.m.s
+  job.untouched = not stored
   jobs[id] = job
   return job
 end
@@ -213,7 +234,10 @@ local function flush_hashes()
   end
 end
 
+local before_flush -- of flows.lua
+
 local function flush()
+  if before_flush then before_flush() end
   for id, job in pairs(jobs) do
     if job and job.dirty then hput('m', id, pack_mutable(job)) end
   end
@@ -237,6 +261,9 @@ end
 
 local function ready_score(job) return (100 - job.priority) * PRIORITY_STEP + job.order end
 
+-- A job of a flow has entered or left a terminal state; see flows.lua.
+local note
+
 -- Take a job out of the index of the state that it leaves.
 local function leave(job)
   local m = job.m
@@ -249,8 +276,8 @@ local function leave(job)
     zput('l', job.id, false)
     sput('H:' .. m.h, job.id, false)
     m.f, m.h, m.t, m.x, m.c = nil, nil, nil, nil, nil
-  else
-    zput('z', job.id, false)
+  elseif TERMINAL[state] then
+    if not job.member then zput('z', job.id, false) end
     if BY_ORDER[state] then zput(BY_ORDER[state], job.id, false) end
     m.z, m.q = nil, nil
   end
@@ -264,11 +291,12 @@ local function line_up(job, state, reason, due)
   if state == 'ready' then
     zput('r:' .. job.queue, job.id, ready_score(job))
     wake(job.queue, 1)
-  else
+  elseif state == 'scheduled' then
     zput('s', job.id, job.expires and math.min(due, job.expires) or due)
   end
   count(job.queue, state, 1)
   save(job)
+  if job.member and job.counted then note(job) end
 end
 
 -- No queue has a space in its name.
@@ -293,10 +321,23 @@ local function tell(id)
   hput('W', id, false)
 end
 
+local function forget_edges(id)
+  local page, last = 0, tonumber(hget('I', id) or '-1')
+  while hget('e', page == 0 and id or id .. ' ' .. page) do
+    hput('e', page == 0 and id or id .. ' ' .. page, false)
+    page = page + 1
+  end
+  for incoming = 0, last do hput('I', id .. ' ' .. text(incoming), false) end
+  hput('I', id, false)
+  hput('M', id, false)
+  zput('a', 'j' .. id, false)
+end
+
 -- Remove all that is stored of a job; its indexes must have been left.
 local function forget(job)
   local id = job.id
   for _, key in ipairs({'j', 'm', 'R', 'E', 'p', 'v'}) do hput(key, id, false) end
+  if job.member then forget_edges(id) end
   if job.m.y then gone[prefix .. 'h:' .. id] = true end
   lists[id] = nil
   local bucket = text(math.floor(job.order / BUCKET))
@@ -312,7 +353,7 @@ local function finish(job, state, reason, fence, lease_length)
   m.s, m.r = state, reason
   tell(job.id)
   local keep = job.retention[TERMINAL[state]]
-  if keep <= 0 then
+  if keep <= 0 and not job.member then
     forget(job)
     if fence then
       local ends = now + lease_length
@@ -322,11 +363,12 @@ local function finish(job, state, reason, fence, lease_length)
     return
   end
   m.z, m.q = fence, now
-  zput('z', job.id, now + keep)
+  if not job.member then zput('z', job.id, now + keep) end
   if BY_ORDER[state] then zput(BY_ORDER[state], job.id, job.order) end
   if job.key and job.key_until == 'terminal' then drop_key(job) end
   count(job.queue, state, 1)
   save(job)
+  if job.member then note(job) end
 end
 
 local function cancel_now(job, reason)

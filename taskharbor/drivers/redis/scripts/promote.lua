@@ -1,10 +1,12 @@
--- Due jobs become ready, scheduled ones past their expiry are cancelled.
+-- Due jobs become ready, scheduled ones past their expiry are cancelled, and so are flows past
+-- theirs; what is left to be moved in flows is moved.
 --
 -- request  [limit]
 -- returns  [moved, next_due or false, more, now]
 -- O(limit * log(jobs))
 
 -- include jobs.lua
+-- include flows.lua
 
 local limit = request[1]
 local ids = redis.call('ZRANGEBYSCORE', prefix .. 's', '-inf', now, 'LIMIT', 0, limit + 1)
@@ -28,5 +30,15 @@ for _, id in ipairs(ids) do
     line_up(job, 'ready', 'due', job.m.d)
   end
 end
+local late = redis.call('ZRANGEBYSCORE', prefix .. 'V', '-inf', now, 'LIMIT', 0, limit + 1)
+local more = after and true or #late > limit
+late[limit + 1] = nil
+for _, flow in ipairs(late) do cancel_flow(flow, 'expired') end
+local moved = #ids + #late
+if redis.call('EXISTS', prefix .. 'a') == 1 or is_busy() then moved = moved + advance() end
+local first = redis.call(
+  'ZRANGEBYSCORE', prefix .. 'V', '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+if first then next_due = math.min(next_due or math.huge, tonumber(first)) end
+more = more or is_busy()
 flush()
-return cmsgpack.pack({#ids, next_due, after and true or false, now})
+return cmsgpack.pack({moved, next_due, more, now})

@@ -1,10 +1,11 @@
--- Delete what is past its retention: jobs, tombstones, retired holders.
+-- Delete what is past its retention: jobs, flows with theirs, tombstones, retired holders.
 --
 -- request  [limit]
 -- returns  how many records
 -- O(limit * log(jobs))
 
 -- include jobs.lua
+-- include flows.lua
 
 local left = request[1]
 
@@ -23,6 +24,43 @@ for _, id in ipairs(ids) do
   tell(id)
   forget(job)
 end
+local jobs_dropped = 0
+
+local function drop_flow(flow)
+  local head = flow_head(flow.id)
+  if head.key and hget('K', head.key) == flow.id then hput('K', head.key, false) end
+  for _, key in ipairs({'U', 'V', 'G', 'a'}) do
+    zput(key, key == 'a' and 'f' .. flow.id or flow.id, false)
+  end
+  hput('F', flow.id, false)
+  hput('S', flow.id, false)
+  flows[flow.id] = false
+end
+
+-- From the last to the first, so that how many are left says where to go on.
+local function drop_jobs(flow)
+  local s, numbers = flow.s, {}
+  while left > 0 and s.n > 0 do
+    s.n, left = s.n - 1, left - 1
+    numbers[#numbers + 1] = text(s.n)
+  end
+  s.o, flow.dirty = true, true
+  local ids_ = many('N:' .. flow.id, numbers)
+  load_jobs(ids_)
+  for i, id in ipairs(ids_) do
+    local job = read_job(id)
+    leave(job)
+    tell(id)
+    forget(job)
+    hput('N:' .. flow.id, numbers[i], false)
+    jobs_dropped = jobs_dropped + 1
+  end
+  if s.n == 0 then drop_flow(flow) end
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'G', '-inf', now, 'LIMIT', 0, left)) do
+  if left > 0 then drop_jobs(load_flow(id)) end
+end
 local stones = over('t')
 for _, id in ipairs(stones) do
   zput('t', id, false)
@@ -31,4 +69,4 @@ end
 local holders = over('X')
 for _, holder in ipairs(holders) do zput('X', holder, false) end
 flush()
-return cmsgpack.pack(#ids + #stones + #holders)
+return cmsgpack.pack(#ids + jobs_dropped + #stones + #holders)

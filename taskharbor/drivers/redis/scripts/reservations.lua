@@ -5,7 +5,8 @@ local function reservation(job, saved)
   return table.concat({
     ROW, job.fragment, whole(m.f), whole(m.a), whole(m.l), struct.pack('>Bb', 208, job.priority),
     seconds(job.enqueued), seconds(m.t), seconds(m.x), m.u and seconds(m.u) or '\192', bin(saved),
-    bool(m.c), str(m.h),
+    bool(m.c), str(m.h), job.member and str(job.member.flow) or '\192',
+    m.w and str(m.w) or '\192',
   })
 end
 

@@ -17,4 +17,4 @@ local function bool(value) return value and '\195' or '\194' end
 local function whole(number) return struct.pack('>BI8', 207, number) end
 local function array(length) return struct.pack('>BI4', 221, length) end
 
-local ROW = '\159' -- an array of fifteen
+local ROW = '\220\0\17' -- an array of seventeen
