@@ -47,7 +47,7 @@ class Comparison:
 
     def measure(self, peer: Peer, results: bool) -> None:
         """One drain, or the reason why there is none; a peer that failed once is left out."""
-        subject = f"{peer.name}, {peer.store}"
+        subject = peer.subject
         if subject in self.record.errors:
             return
         try:
@@ -60,17 +60,25 @@ class Comparison:
             return
         self.versions[peer.name] = ", ".join(peer.requirements)
         kind = KEPT if results else NOT_KEPT
-        self.record.add(subject, drain_metric(peer.store, kind), found.rate)
+        self.record.add(subject, drain_metric(peer.section, kind), found.rate)
         if results:
-            self.record.add(subject, enqueue_metric(peer.store), found.enqueued)
+            self.record.add(subject, enqueue_metric(peer.section), found.enqueued)
 
 
-def drain_metric(store: str, kind: str) -> Metric:
-    return Metric(f"drain_{store}_{kind.replace(' ', '_')}", kind, "jobs/s", store)
+def drain_metric(section: str, kind: str) -> Metric:
+    return Metric(name_of("drain", section, kind), kind, "jobs/s", section)
 
 
-def enqueue_metric(store: str) -> Metric:
-    return Metric(f"enqueue_{store}", "enqueue", "jobs/s", store)
+def enqueue_metric(section: str) -> Metric:
+    return Metric(name_of("enqueue", section), "enqueue", "jobs/s", section)
+
+
+def columns(section: str) -> list[Metric]:
+    return [drain_metric(section, KEPT), drain_metric(section, NOT_KEPT), enqueue_metric(section)]
+
+
+def name_of(*parts: str) -> str:
+    return "_".join(" ".join(parts).replace(",", "").split())
 
 
 def main() -> None:
@@ -85,7 +93,7 @@ def main() -> None:
         home = options.environments or Path(scratch)
         comparison = Comparison(Record(), home, options.share, {})
         steps = [
-            Step(f"{peer.name}, {peer.store}, {KEPT if results else NOT_KEPT}", run)
+            Step(f"{peer.subject}, {KEPT if results else NOT_KEPT}", run)
             for peer in chosen
             for results in ((True, False) if peer.optional_results else (True,))
             for run in [lambda p=peer, r=results: comparison.measure(p, r)]
@@ -111,7 +119,7 @@ def parsed() -> argparse.Namespace:
 
 def finished(comparison: Comparison, rounds: int, chosen: list[Peer]) -> Report:
     notes = {
-        f"{peer.name}, {peer.store}": {
+        peer.subject: {
             "requirements": list(peer.requirements),
             "jobs": peer.jobs,
             "settings": peer.settings,
@@ -128,24 +136,29 @@ def write(report: Report, into: Path, chosen: list[Peer]) -> None:
     report.write(into / "benchmarks" / "results" / "peers.json")
     page = into / "docs" / "benchmarks.md"
     charts = peer_charts(report.figures)
-    write_charts(page, charts)
+    write_charts(page, {chart_name(section): chart for section, chart in charts.items()})
     parts = [described(report)]
-    for store in dict.fromkeys(peer.store for peer in chosen):
-        parts.append(f"### On {store.capitalize()}\n\n{table(report, chosen, store)}")
-        parts.append(where_peers_win(report, chosen, store))
-        if f"peers-{store}" in charts:
-            parts.append(f"![On {store.capitalize()}](charts/peers-{store}.svg)")
+    for section in dict.fromkeys(peer.section for peer in chosen):
+        title = f"On {section.capitalize()}"
+        parts += [f"### {title}", table(report, chosen, section)]
+        parts.append(where_peers_win(report, chosen, section))
+        if section in charts:
+            parts.append(f"![{title}](charts/{chart_name(section)}.svg)")
     replace_section(page, "peers", "\n\n".join(filter(None, parts)))
 
 
-def table(report: Report, chosen: list[Peer], store: str) -> str:
-    """A row for each peer on the store; ratios are of medians, with results kept."""
+def chart_name(section: str) -> str:
+    return f"peers-{section.replace(', ', '-').replace(' ', '-')}"
+
+
+def table(report: Report, chosen: list[Peer], section: str) -> str:
+    """A row for each peer in the section; ratios are of medians, with results kept."""
     found = {(figure.subject, figure.metric): figure for figure in report.figures}
-    kinds = [drain_metric(store, KEPT), drain_metric(store, NOT_KEPT), enqueue_metric(store)]
-    ours = found.get((f"{TASKHARBOR}, {store}", kinds[0]))
+    kinds = columns(section)
+    ours = found.get((f"{TASKHARBOR}, {section}", kinds[0]))
     rows = []
-    for peer in (peer for peer in chosen if peer.store == store):
-        subject = f"{peer.name}, {store}"
+    for peer in (peer for peer in chosen if peer.section == section):
+        subject = peer.subject
         name = f"*{peer.name}*" if peer.name == BATCH_LOOP else peer.name
         if subject in report.errors:
             cells = [f"could not be measured: {report.errors[subject]}", "", "", ""]
@@ -157,17 +170,21 @@ def table(report: Report, chosen: list[Peer], store: str) -> str:
     return markdown([*head, "settings", "a killed worker's job"], rows)
 
 
-def where_peers_win(report: Report, chosen: list[Peer], store: str) -> str:
+def where_peers_win(report: Report, chosen: list[Peer], section: str) -> str:
     """A sentence for each column. The batch loop is no peer: it keeps no promise."""
     found = {(figure.subject, figure.metric): figure.median for figure in report.figures}
     sentences = []
-    for metric in (drain_metric(store, KEPT), drain_metric(store, NOT_KEPT), enqueue_metric(store)):
-        ours = found.get((f"{TASKHARBOR}, {store}", metric))
+    for metric in (
+        drain_metric(section, KEPT),
+        drain_metric(section, NOT_KEPT),
+        enqueue_metric(section),
+    ):
+        ours = found.get((f"{TASKHARBOR}, {section}", metric))
         faster = [
             peer.name
             for peer in chosen
-            if peer.store == store and peer.name not in (TASKHARBOR, BATCH_LOOP)
-            if ours is not None and found.get((f"{peer.name}, {store}", metric), 0.0) > ours
+            if peer.section == section and peer.name not in (TASKHARBOR, BATCH_LOOP)
+            if ours is not None and found.get((peer.subject, metric), 0.0) > ours
         ]
         if ours is not None:
             sentences.append(f"{metric.title}: {', '.join(faster) or 'none'}")

@@ -21,7 +21,7 @@ from harness.figures import Record
 from harness.report import Report, by_group, described, replace_section, show, table, write_charts
 from harness.rounds import Step, in_rounds
 from harness.stores import STORES, Store
-from measurements import backlog, enqueueing, recovery, throughput, waiting
+from measurements import backlog, enqueueing, flows, recovery, throughput, waiting
 from measurements.common import Value
 from measurements.size import FULL, SHORT, Size
 
@@ -39,6 +39,7 @@ QUESTIONS = [
     Question("enqueue", enqueueing.measure),
     Question("waiting", waiting.measure, most_rounds=5),
     Question("recovery", recovery.measure),
+    Question("flows", flows.measure),
     Question("backlog", backlog.measure, most_rounds=3),
 ]
 SHORT_STORES = ("sqlite", "redis", "postgres")
@@ -48,7 +49,7 @@ def main() -> None:
     options = parsed()
     full = options.minutes is not None
     with ExitStack() as stack:
-        record, size = Record(), FULL if full else SHORT
+        record, size = Record(), FULL if full and not options.short else SHORT
         names = options.stores or (STORES if full else SHORT_STORES)
         stores = [stack.enter_context(STORES[name]()) for name in names]
         asked = [one for one in QUESTIONS if not options.only or one.name in options.only]
@@ -64,6 +65,7 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, help="measure for so long, and write the results")
+    parser.add_argument("--short", action="store_true", help="little work, also with --minutes")
     parser.add_argument("--rounds", type=int, default=1, help="rounds of the short form")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in QUESTIONS])
     parser.add_argument("--stores", nargs="+", choices=list(STORES))

@@ -54,6 +54,12 @@ def take(payload: bytes) -> int:
 
 
 @app.task
+def callback(results: list[None]) -> tuple[float, int]:
+    """When it began, on the monotonic clock, and how many results it got."""
+    return time.monotonic(), len(results)
+
+
+@app.task
 def started_at() -> float:
     return time.time()
 

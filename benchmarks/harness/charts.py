@@ -47,18 +47,17 @@ def worker_charts(figures: Sequence[Figure]) -> dict[str, str]:
 
 
 def peer_charts(figures: Sequence[Figure]) -> dict[str, str]:
-    """A chart for each store: how fast each system drains its jobs."""
-    stores = dict.fromkeys(figure.metric.group for figure in figures)
+    """By group (a store, perhaps with the kind of work): how fast each system drains its jobs."""
     return {
-        f"peers-{store}": bars(
-            f"Jobs a second on {store.capitalize()}, two workers",
+        group: bars(
+            f"Jobs a second on {group.capitalize()}, two workers",
             [
-                replace(one, subject=one.subject.rpartition(",")[0])
+                replace(one, subject=one.subject.removesuffix(f", {group}"))
                 for one in figures
-                if one.metric.group == store and one.metric.name.startswith("drain_")
+                if one.metric.group == group and one.metric.name.startswith("drain_")
             ],
         )
-        for store in stores
+        for group in dict.fromkeys(figure.metric.group for figure in figures)
     }
 
 

@@ -18,7 +18,7 @@ from peers.catalogue import Peer
 from harness.environments import last_line
 from harness.processes import BENCHMARKS
 from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisServer, debian_binary
 
 FILL_SECONDS = 300
 START_SECONDS = 60
@@ -28,10 +28,12 @@ _LOOK_SECONDS = 0.005
 # Prints what the fill took, from the first call to the last reply, and how to start the workers.
 FILL = """
 import json, time
-from peers.{module} import COMMANDS, fill
+from peers import {module} as peer
+if hasattr(peer, "prepare"):
+    peer.prepare()
 begin = time.perf_counter()
-fill({jobs})
-print(json.dumps([time.perf_counter() - begin, COMMANDS]))
+peer.fill({jobs})
+print(json.dumps([time.perf_counter() - begin, peer.COMMANDS]))
 """
 
 
@@ -142,7 +144,8 @@ def workers(
 @contextmanager
 def server(peer: Peer) -> Iterator[str]:
     if peer.store == "redis":
-        with RedisServer(aof="everysec") as redis:
+        binary = debian_binary() if peer.newest_redis else None
+        with RedisServer(binary=binary, aof="everysec") as redis:
             yield redis.url
     elif peer.store == "postgres":
         with PostgresServer(durable=True) as postgres:

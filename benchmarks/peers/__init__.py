@@ -1,5 +1,7 @@
 """One module per system: ``fill(jobs)`` enqueues no-op jobs, ``COMMANDS`` start its two workers.
 
+``prepare()``, where there is one, makes the tables before that; it does not count as enqueueing.
+
 ``catalogue`` says which there are, with their versions and what a killed worker does to a job. Each
 runs in an environment of its own (their requirements exclude one another) and sees only this
 directory: no module here may import TaskHarbor, but for its own two. All run the same task: it

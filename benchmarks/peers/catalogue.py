@@ -25,6 +25,18 @@ class Peer(NamedTuple):
     optional_results: bool = False
     """Whether it can run without keeping results."""
     python: tuple[int, int] = (3, 11)
+    newest_redis: bool = False
+    """Whether it needs Redis 7, which comes from the system's packages; the others get 6.2."""
+    work: str = ""
+    """Empty: jobs without ties. Those with other work are compared among themselves."""
+
+    @property
+    def section(self) -> str:
+        return f"{self.store}, {self.work}" if self.work else self.store
+
+    @property
+    def subject(self) -> str:
+        return f"{self.name}, {self.section}"
 
 
 TASKHARBOR = "taskharbor"
@@ -139,12 +151,14 @@ PEERS = [
         "streaq",
         "redis",
         "streaq_app",
-        ("streaq==7.2.0",),
+        # 7.0 and later need Redis 8.4 (XREADGROUP with CLAIM), which no package here brings.
+        ("streaq==6.5.2", "coredis==6.6.1"),
         6_000,
-        "2 workers, concurrency 16",
+        "2 workers, concurrency 16, on Redis 7",
         "runs again after idle_timeout (60 seconds)",
         "streaq.worker.Worker: idle_timeout",
         optional_results=True,
+        newest_redis=True,
     ),
     Peer(
         BATCH_LOOP,
@@ -230,5 +244,28 @@ PEERS = [
         "is lost",
         "huey.storage.SqliteStorage.dequeue: DELETE before the task runs",
         optional_results=True,
+    ),
+    Peer(
+        TASKHARBOR,
+        "redis",
+        "taskharbor_chord",
+        (),
+        10_000,
+        "-c 2",
+        OURS,
+        OUR_SOURCE,
+        work="a chord",
+    ),
+    Peer(
+        "celery",
+        "redis",
+        "celery_chord",
+        ("celery[redis]==5.7.0", REDIS_PY),
+        2_000,
+        "2 prefork processes, task_acks_late, task_reject_on_worker_lost",
+        "runs again: a killed child's at once, a killed worker's after visibility_timeout (1 hour)",
+        "https://docs.celeryq.dev/en/v5.6.3/_sources/glossary.rst.txt",
+        mode="late",
+        work="a chord",
     ),
 ]

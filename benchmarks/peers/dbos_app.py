@@ -42,10 +42,13 @@ def run() -> None:
     threading.Event().wait()
 
 
-def fill(jobs: int) -> None:
+def prepare() -> None:
     # A process that is launched would run the jobs while it enqueues them.
     launch("filler")
     DBOS.destroy()
+
+
+def fill(jobs: int) -> None:
     client = DBOSClient(system_database_url=URL)
     for _ in range(jobs):
         client.enqueue({"workflow_name": "job", "queue_name": QUEUE, "app_version": "1"})

@@ -28,10 +28,17 @@ async def run() -> None:
         await asyncio.Event().wait()
 
 
+def prepare() -> None:
+    async def create() -> None:
+        async with AsyncConnectionPool(os.environ["PEER_URL"], open=False) as pool:
+            await install(pool)
+
+    asyncio.run(create())
+
+
 def fill(jobs: int) -> None:
     async def send() -> None:
         async with AsyncConnectionPool(os.environ["PEER_URL"], open=False) as pool:
-            await install(pool)
             oban = Oban(pool=pool)
             for first in range(0, jobs, 1000):
                 await oban.enqueue_many(TickWorker.new({}) for _ in range(min(1000, jobs - first)))

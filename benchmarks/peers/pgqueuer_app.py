@@ -33,11 +33,19 @@ async def run() -> None:
     await (await create()).run(batch_size=100)
 
 
+def prepare() -> None:
+    async def install() -> None:
+        connection = await asyncpg.connect(os.environ["PEER_URL"])
+        await Queries(AsyncpgDriver(connection)).install()
+        await connection.close()
+
+    asyncio.run(install())
+
+
 def fill(jobs: int) -> None:
     async def send() -> None:
         connection = await asyncpg.connect(os.environ["PEER_URL"])
         queries = Queries(AsyncpgDriver(connection))
-        await queries.install()
         for first in range(0, jobs, 1000):
             count = min(1000, jobs - first)
             await queries.enqueue(["job"] * count, [None] * count, [0] * count)

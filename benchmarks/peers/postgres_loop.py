@@ -30,10 +30,14 @@ def run() -> None:
                 connection.execute(KEEP, [[job_id for job_id, _ in taken]])
 
 
-def fill(jobs: int) -> None:
+def prepare() -> None:
     with psycopg.connect(os.environ["PEER_URL"], autocommit=True) as connection:
         connection.execute("CREATE TABLE jobs (id bigint PRIMARY KEY, task text NOT NULL)")
         connection.execute("CREATE TABLE results (id bigint PRIMARY KEY, result bytea NOT NULL)")
+
+
+def fill(jobs: int) -> None:
+    with psycopg.connect(os.environ["PEER_URL"], autocommit=True) as connection:
         with connection.cursor().copy("COPY jobs FROM STDIN") as copy:
             for number in range(jobs):
                 copy.write_row((number, "job"))

@@ -29,10 +29,17 @@ async def job() -> None:
     tick()
 
 
+def prepare() -> None:
+    async def install() -> None:
+        async with app.open_async():
+            await app.schema_manager.apply_schema_async()
+
+    asyncio.run(install())
+
+
 def fill(jobs: int) -> None:
     async def send() -> None:
         async with app.open_async():
-            await app.schema_manager.apply_schema_async()
             for first in range(0, jobs, 1000):
                 await job.batch_defer_async(*({} for _ in range(min(1000, jobs - first))))
 

@@ -30,7 +30,10 @@ def job() -> None:
     tick()
 
 
-def fill(jobs: int) -> None:
+def prepare() -> None:
     if isinstance(app.driver, Migratable):
         app.driver.migrate()
+
+
+def fill(jobs: int) -> None:
     app.enqueue_many([job.s() for _ in range(jobs)])

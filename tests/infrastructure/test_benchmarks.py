@@ -3,9 +3,19 @@
 import json
 import subprocess
 import sys
+import xml.dom.minidom
 from pathlib import Path
 
+import pytest
+
+from benchmarks.harness.environments import last_line
+from benchmarks.peers.catalogue import PEERS
+
+pytestmark = pytest.mark.timeout(200)
+
+DEADLINE_SECONDS = 180  # a busy machine is slow, and that is not what is tested
 ROOT = Path(__file__).parents[2]
+PEER_MODULES = ROOT / "benchmarks" / "peers"
 STAGES = ["decode", "dispatch", "context", "run", "encode", "decide", "whole attempt"]
 AROUND = ["shared table", "settle", "exchange, sqlite"]
 
@@ -14,7 +24,7 @@ def run_budget(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "benchmarks" / "budget.py"), "--runs", "3"]
     command += ["--stores", "sqlite", *options]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
     )
 
 
@@ -50,3 +60,45 @@ def test_stored_baseline_has_every_stage() -> None:
     stored = json.loads((ROOT / "benchmarks" / "results" / "budget.json").read_text())
     stores = ["exchange, redis", "exchange, postgres"]
     assert list(stored["stages"]) == STAGES + AROUND + stores
+
+
+def test_measuring_writes_json_tables_and_charts(tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.parent.mkdir()
+    page.write_text("before\n<!-- benchmark:worker -->\nold\n<!-- end -->\nafter\n")
+    # No time at all is one round.
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--minutes", "0", "--short"]
+    command += ["--stores", "sqlite", "--only", "enqueue", "backlog", "--into", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=DEADLINE_SECONDS, stdout=subprocess.DEVNULL)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "old" not in text
+    assert "| 1,000 waiting (jobs/s) |" in text
+    assert "](charts/backlog.svg)" in text
+    xml.dom.minidom.parse(str(tmp_path / "docs" / "charts" / "backlog.svg"))
+    report = json.loads((tmp_path / "benchmarks" / "results" / "worker.json").read_text())
+    assert (report["schema"], report["kind"], report["rounds"]) == (1, "worker", 1)
+    assert report["environment"]["versions"].keys() == {"sqlite"}
+    assert {figure["unit"] for figure in report["figures"]} == {"jobs/s"}
+    assert all(figure["values"] and figure["median"] > 0 for figure in report["figures"])
+
+
+def test_every_peer_is_pinned_and_has_its_module() -> None:
+    for peer in PEERS:
+        assert (PEER_MODULES / f"{peer.module}.py").exists()
+        assert all("==" in requirement for requirement in peer.requirements)
+    assert len({peer.subject for peer in PEERS}) == len(PEERS)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("noise\nERROR: No matching distribution found for x\nhint\n", "ERROR: No matching"),
+        ("  | a.b.SomeError: it broke\n  +--------------\n", "a.b.SomeError: it broke"),
+        ("only this\n", "only this"),
+        ("", "no message"),
+    ],
+)
+def test_a_failed_peer_is_shown_with_its_error(words: str, found: str) -> None:
+    assert last_line(words).startswith(found)
