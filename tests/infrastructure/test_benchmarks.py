@@ -69,7 +69,7 @@ def test_measuring_writes_json_tables_and_charts(tmp_path: Path) -> None:
     # No time at all is one round.
     command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--minutes", "0", "--short"]
     command += ["--stores", "sqlite", "--only", "enqueue", "backlog", "--into", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=DEADLINE_SECONDS, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=DEADLINE_SECONDS)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("<!-- end -->\nafter\n")
