@@ -84,6 +84,9 @@ class Clients:
         while not self._closed.is_set() and not waiting.empty():
             order = waiting.get()
             self._closed.wait(max(0.0, began + order.at - time.monotonic()))
+            while order.after is not None and not self._closed.is_set():
+                if order.after.wait(LOOK_SECONDS):
+                    break
             self._place(order)
 
     def _place(self, order: Order) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
+from threading import Event
 from typing import Any
 
 from taskharbor import defaults
@@ -23,7 +24,8 @@ GIL_SECONDS = 1.5 * LEASE_SECONDS
 class Order:
     """One job to be enqueued ``at`` seconds after the beginning. ``body``: stored as it is, past
     the app. ``cancel_after``: seconds from the enqueue until somebody changes their mind.
-    ``members``: the job is the finalizer of a chord of these, and all go in as one flow."""
+    ``members``: the job is the finalizer of a chord of these, and all go in as one flow.
+    ``after``: not before this is set, whatever ``at`` says."""
 
     at: float
     promise: Promise
@@ -33,6 +35,7 @@ class Order:
     body: bytes | None = None
     cancel_after: float | None = None
     members: tuple[Order, ...] = ()
+    after: Event | None = None
 
     @property
     def promises(self) -> list[Promise]:

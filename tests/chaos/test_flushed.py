@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from tests.chaos.checker import Expect, Promise
-from tests.chaos.faults import TellRedis
+from tests.chaos.faults import Fault, Scene
+from tests.chaos.ledger import read
 from tests.chaos.orders import Order
+from tests.chaos.sites import RedisSite
 from tests.chaos.storm import Plan, Storm
 from tests.chaos.tasks import ENDLESS
 from tests.chaos.weather import Blow
+from tests.waiting import wait_until
 
 
-def _order(name: str, seconds: float, at: float) -> Order:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flush(Fault):
+    """Once ``running`` jobs have begun; ``done`` is set when nothing is left."""
+
+    running: int
+    ledger: Path
+    done: Event
+
+    def strike(self, scene: Scene) -> None:
+        assert isinstance(scene.site, RedisSite)
+        wait_until(lambda: len(read(self.ledger)) >= self.running, seconds=60)
+        scene.site.say("FLUSHALL")
+        self.done.set()
+
+
+def _order(name: str, seconds: float, after: Event | None = None) -> Order:
     promise = Promise(id=name, expect=Expect.SUCCEEDS, max_attempts=ENDLESS)
-    return Order(at=at, promise=promise, task="work", args=(seconds,))
+    return Order(at=0.0, promise=promise, task="work", args=(seconds,), after=after)
 
 
 @pytest.mark.timeout(300)
 def test_what_was_flushed_is_missed_and_what_comes_later_is_done(tmp_path: Path) -> None:
+    flushed = Event()
     plan = Plan(
-        seconds=4.0,
+        seconds=1.0,
         orders=[
-            *(_order(f"running-{number}", 4.0, 0.0) for number in range(4)),
-            *(_order(f"later-{number}", 0.1, 3.0) for number in range(20)),
+            *(_order(f"running-{number}", 10.0) for number in range(4)),
+            *(_order(f"later-{number}", 0.1, flushed) for number in range(20)),
         ],
-        blows=[Blow(at=2.0, fault=TellRedis(command=("FLUSHALL",)))],
+        blows=[Blow(at=0.0, fault=Flush(running=4, ledger=tmp_path / "ledger", done=flushed))],
     )
-    storm = Storm("redis", plan, tmp_path / "storm", standstill_seconds=15.0)
+    storm = Storm("redis", plan, tmp_path, standstill_seconds=15.0)
     broken = storm.run()
     lost = [f"running-{number}" for number in range(4)]
     assert sorted(broken) == [
