@@ -194,6 +194,7 @@ def delete(job_ids: tuple[str, ...], url: str | None, app_path: str | None, as_j
             DeleteVerdict.DELETED: "deleted",
             DeleteVerdict.RUNNING: "is running; cancel it first",
             DeleteVerdict.NOT_FOUND: "there is no such job",
+            DeleteVerdict.IN_FLOW: "is part of a flow, and goes when that goes",
         },
         as_json=as_json,
     )
@@ -221,6 +222,8 @@ def report_requeue(
             RequeueVerdict.KEY_HELD: "another job has its idempotency key now; see to that one, or "
             "delete this one",
             RequeueVerdict.NOT_FOUND: "there is no such job",
+            RequeueVerdict.UPSTREAM: "what it waits for in its flow has failed; retry that one, or "
+            "all with taskharbor flow retry",
         },
         as_json=as_json,
     )
