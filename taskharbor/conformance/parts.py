@@ -12,6 +12,7 @@ from taskharbor.conformance.rules.capable import (
     TransactionalRules,
 )
 from taskharbor.conformance.rules.enqueueing import EnqueueRules
+from taskharbor.conformance.rules.flow_histories import FlowHistoryRules
 from taskharbor.conformance.rules.flowing import FlowRules
 from taskharbor.conformance.rules.keys import KeyRules
 from taskharbor.conformance.rules.leases import ExpiredRules, ExtendRules, HeldRules, RetireRules
@@ -49,7 +50,7 @@ class Migrates(MigratableRules):
     """For ``Capabilities.migrates``."""
 
 
-class Flowing(FlowRules):
+class Flowing(FlowRules, FlowHistoryRules):
     """For ``Capabilities.flows``."""
 
 
