@@ -20,10 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.charts import peer_charts
+from harness.charts import peer_charts, titled
 from harness.environments import NotInstalled, environment
 from harness.figures import Figure, Metric, Record, cell, rounded
-from harness.peers import Failed, Run, drain
+from harness.peers import Failed, Run, drain, server_versions
 from harness.report import Report, described, markdown, replace_section, show, write_charts
 from harness.rounds import Step, in_rounds
 from peers.catalogue import BATCH_LOOP, PEERS, TASKHARBOR, Peer
@@ -58,7 +58,8 @@ class Comparison:
             self.record.errors[subject] = str(error)
             print(f"  {subject}: {error}", flush=True)
             return
-        self.versions[peer.name] = ", ".join(peer.requirements)
+        if peer.requirements:
+            self.versions[peer.module.partition("_")[0]] = peer.requirements[0].partition("==")[2]
         kind = KEPT if results else NOT_KEPT
         self.record.add(subject, drain_metric(peer.section, kind), found.rate)
         if results:
@@ -91,7 +92,8 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory(prefix="benchmark-peers-") as scratch:
         home = options.environments or Path(scratch)
-        comparison = Comparison(Record(), home, options.share, {})
+        versions = server_versions({peer.store for peer in chosen})
+        comparison = Comparison(Record(), home, options.share, versions)
         steps = [
             Step(f"{peer.subject}, {KEPT if results else NOT_KEPT}", run)
             for peer in chosen
@@ -139,11 +141,12 @@ def write(report: Report, into: Path, chosen: list[Peer]) -> None:
     write_charts(page, {chart_name(section): chart for section, chart in charts.items()})
     parts = [described(report)]
     for section in dict.fromkeys(peer.section for peer in chosen):
-        title = f"On {section.capitalize()}"
+        title = f"On {titled(section)}"
         parts += [f"### {title}", table(report, chosen, section)]
         parts.append(where_peers_win(report, chosen, section))
         if section in charts:
             parts.append(f"![{title}](charts/{chart_name(section)}.svg)")
+    parts += ["### With which settings, and what becomes of a killed worker's job", facts(chosen)]
     replace_section(page, "peers", "\n\n".join(filter(None, parts)))
 
 
@@ -158,16 +161,28 @@ def table(report: Report, chosen: list[Peer], section: str) -> str:
     ours = found.get((f"{TASKHARBOR}, {section}", kinds[0]))
     rows = []
     for peer in (peer for peer in chosen if peer.section == section):
-        subject = peer.subject
-        name = f"*{peer.name}*" if peer.name == BATCH_LOOP else peer.name
-        if subject in report.errors:
-            cells = [f"could not be measured: {report.errors[subject]}", "", "", ""]
+        if peer.subject in report.errors:
+            cells = [f"could not be measured: {report.errors[peer.subject]}", "", "", ""]
         else:
-            figures = [found.get((subject, metric)) for metric in kinds]
+            figures = [found.get((peer.subject, metric)) for metric in kinds]
             cells = [*map(cell, figures), ratio(ours, figures[0])]
-        rows.append([name, *cells, peer.settings, f"{peer.killed} ({link(peer.source)})"])
-    head = ["", f"{KEPT} (jobs/s)", f"{NOT_KEPT} (jobs/s)", "enqueue (jobs/s)", "ours is, times"]
-    return markdown([*head, "settings", "a killed worker's job"], rows)
+        rows.append([shown(peer), *cells])
+    head = [f"{KEPT} (jobs/s)", f"{NOT_KEPT} (jobs/s)", "enqueue (jobs/s)", "ours is, times"]
+    return markdown(["", *head], rows)
+
+
+def shown(peer: Peer) -> str:
+    return f"*{peer.name}*" if peer.name == BATCH_LOOP else peer.name
+
+
+def facts(chosen: list[Peer]) -> str:
+    """What each ran with; a chord's settings are those of its system's jobs."""
+    rows = [
+        [shown(peer), peer.store, peer.settings, f"{peer.killed} ({link(peer.source)})"]
+        for peer in chosen
+        if not peer.work
+    ]
+    return markdown(["", "store", "settings", "a killed worker's job"], rows)
 
 
 def where_peers_win(report: Report, chosen: list[Peer], section: str) -> str:

@@ -50,7 +50,7 @@ def peer_charts(figures: Sequence[Figure]) -> dict[str, str]:
     """By group (a store, perhaps with the kind of work): how fast each system drains its jobs."""
     return {
         group: bars(
-            f"Jobs a second on {group.capitalize()}, two workers",
+            f"Jobs a second on {titled(group)}, two workers",
             [
                 replace(one, subject=one.subject.removesuffix(f", {group}"))
                 for one in figures
@@ -59,6 +59,11 @@ def peer_charts(figures: Sequence[Figure]) -> dict[str, str]:
         )
         for group in dict.fromkeys(figure.metric.group for figure in figures)
     }
+
+
+def titled(group: str) -> str:
+    """As the stores write their names."""
+    return "SQLite" + group[6:] if group.startswith("sqlite") else group.capitalize()
 
 
 def bars(title: str, figures: Sequence[Figure]) -> str:

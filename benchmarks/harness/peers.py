@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -17,8 +19,8 @@ from peers.catalogue import Peer
 
 from harness.environments import last_line
 from harness.processes import BENCHMARKS
-from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisServer, debian_binary
+from tests.servers.postgres import PostgresServer, wheel_binaries
+from tests.servers.redis import RedisServer, debian_binary, wheel_binary
 
 FILL_SECONDS = 300
 START_SECONDS = 60
@@ -153,3 +155,17 @@ def server(peer: Peer) -> Iterator[str]:
     else:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
             yield f"sqlite:///{directory}/jobs.db"
+
+
+def server_versions(stores: set[str]) -> dict[str, str]:
+    """Of the stores' servers, as their programs tell them."""
+    programs = {"redis": wheel_binary, "postgres": lambda: str(wheel_binaries() / "postgres")}
+    versions = {"sqlite": sqlite3.sqlite_version} if "sqlite" in stores else {}
+    for store, program in programs.items():
+        if store in stores:
+            said = subprocess.run(
+                [program(), "--version"], capture_output=True, text=True, check=True
+            )
+            number = re.search(r"\d+(\.\d+)+", said.stdout)
+            versions[store] = number[0] if number else said.stdout.strip()
+    return versions
