@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,32 +39,42 @@ NOT_KEPT = "results not kept"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What all steps share. ``share`` of the catalogue's jobs are drained."""
+    """What all steps share. ``share`` of the catalogue's jobs are drained; ``pythons`` are those of
+    the peers that could be installed."""
 
     record: Record
-    environments: Path
     share: float
     versions: dict[str, str]
+    pythons: dict[Peer, str]
 
-    def measure(self, peer: Peer, results: bool) -> None:
-        """One drain, or the reason why there is none; a peer that failed once is left out."""
-        subject = peer.subject
-        if subject in self.record.errors:
-            return
+    def install(self, peer: Peer, environments: Path) -> None:
         try:
-            python = environment(self.environments, peer.requirements, peer.python)
-            jobs = max(100, int(peer.jobs * self.share))
-            found = drain(Run(peer, python, jobs, results))
-        except (NotInstalled, Failed, ServerFailed, TimeoutError) as error:
-            self.record.errors[subject] = str(error)
-            print(f"  {subject}: {error}", flush=True)
+            self.pythons[peer] = environment(environments, peer.requirements, peer.python)
+        except NotInstalled as error:
+            self.failed(peer, error)
             return
         if peer.requirements:
             self.versions[peer.module.partition("_")[0]] = peer.requirements[0].partition("==")[2]
+
+    def measure(self, peer: Peer, results: bool) -> None:
+        """One drain, or the reason why there is none. A peer that failed once is left out of the
+        rounds to come; what it did before stands."""
+        if peer.subject in self.record.errors:
+            return
+        jobs = max(100, int(peer.jobs * self.share))
+        try:
+            found = drain(Run(peer, self.pythons[peer], jobs, results))
+        except (Failed, ServerFailed) as error:
+            self.failed(peer, error)
+            return
         kind = KEPT if results else NOT_KEPT
-        self.record.add(subject, drain_metric(peer.section, kind), found.rate)
+        self.record.add(peer.subject, drain_metric(peer.section, kind), found.rate)
         if results:
-            self.record.add(subject, enqueue_metric(peer.section), found.enqueued)
+            self.record.add(peer.subject, enqueue_metric(peer.section), found.enqueued)
+
+    def failed(self, peer: Peer, error: Exception) -> None:
+        self.record.errors[peer.subject] = " ".join(str(error).split())
+        print(f"  {peer.subject}: {error}", flush=True)
 
 
 def drain_metric(section: str, kind: str) -> Metric:
@@ -91,14 +102,18 @@ def main() -> None:
         and (not options.only or peer.name in options.only)
     ]
     with tempfile.TemporaryDirectory(prefix="benchmark-peers-") as scratch:
-        home = options.environments or Path(scratch)
         versions = server_versions({peer.store for peer in chosen})
-        comparison = Comparison(Record(), home, options.share, versions)
+        comparison = Comparison(Record(), options.share, versions, {})
+        for peer in chosen:
+            print(f"installing {peer.name}", flush=True)
+            comparison.install(peer, options.environments or Path(scratch))
         steps = [
-            Step(f"{peer.subject}, {KEPT if results else NOT_KEPT}", run)
+            Step(
+                f"{peer.subject}, {KEPT if results else NOT_KEPT}",
+                partial(comparison.measure, peer, results),
+            )
             for peer in chosen
             for results in ((True, False) if peer.optional_results else (True,))
-            for run in [lambda p=peer, r=results: comparison.measure(p, r)]
         ]
         rounds = in_rounds(steps, minutes=options.minutes, rounds=options.rounds)
     report = finished(comparison, rounds, chosen)
@@ -161,11 +176,11 @@ def table(report: Report, chosen: list[Peer], section: str) -> str:
     ours = found.get((f"{TASKHARBOR}, {section}", kinds[0]))
     rows = []
     for peer in (peer for peer in chosen if peer.section == section):
-        if peer.subject in report.errors:
-            cells = [f"could not be measured: {report.errors[peer.subject]}", "", "", ""]
-        else:
-            figures = [found.get((peer.subject, metric)) for metric in kinds]
-            cells = [*map(cell, figures), ratio(ours, figures[0])]
+        figures = [found.get((peer.subject, metric)) for metric in kinds]
+        cells = [*map(cell, figures), ratio(ours, figures[0])]
+        if not any(figures):
+            why = report.errors.get(peer.subject, "not in this run")
+            cells = [f"could not be measured: {why}", "", "", ""]
         rows.append([shown(peer), *cells])
     head = [f"{KEPT} (jobs/s)", f"{NOT_KEPT} (jobs/s)", "enqueue (jobs/s)", "ours is, times"]
     return markdown(["", *head], rows)
