@@ -12,6 +12,7 @@ from taskharbor.conformance.rules.capable import (
     TransactionalRules,
 )
 from taskharbor.conformance.rules.enqueueing import EnqueueRules
+from taskharbor.conformance.rules.flow_corners import BlockedRules, FlowCornerRules
 from taskharbor.conformance.rules.flow_histories import FlowHistoryRules
 from taskharbor.conformance.rules.flowing import FlowRules
 from taskharbor.conformance.rules.keys import KeyRules
@@ -50,7 +51,7 @@ class Migrates(MigratableRules):
     """For ``Capabilities.migrates``."""
 
 
-class Flowing(FlowRules, FlowHistoryRules):
+class Flowing(FlowRules, BlockedRules, FlowCornerRules, FlowHistoryRules):
     """For ``Capabilities.flows``."""
 
 

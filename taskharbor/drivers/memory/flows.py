@@ -102,6 +102,8 @@ class FlowKeeper:
             elif there[index] != node.message.id:
                 raise InvalidJob(f"flow {part.flow.id} has another job {index}; begin a new flow")
         members = {node.message.id for node in part.nodes}
+        if len({(edge.target, edge.position) for edge in part.edges}) < len(part.edges):
+            raise InvalidJob(f"two edges of flow {part.flow.id} have the same target and position")
         new_edges = sum(self._is_new(part.flow.id, members, edge) for edge in part.edges)
         edges = new_edges + (0 if flow is None else flow.edges)
         if part.seal and (len(there) + new_nodes, edges) != (part.flow.size, part.flow.edges):

@@ -101,8 +101,8 @@ def requeue_blocks(tx: Tx, job: Head, awaits: str | None) -> bool:
 
 
 def requeued(tx: Tx, job: Head, *, blocked: bool) -> None:
-    """A member is back: its flow is not cancelled any more."""
-    tx.execute(_SQL["not_cancelled"], (job.seq,))
+    """A member is back: its flow goes on, and is not cancelled any more."""
+    tx.execute(_SQL["reopen"], (job.seq,))
     if not blocked:
         tx.execute(_SQL["in_line"], (job.seq,))
 

@@ -63,9 +63,11 @@ FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = ?;
 -- in_line: seq
 UPDATE th_nodes SET released = 1 WHERE seq = ?;
 
--- not_cancelled: seq of a member
-UPDATE th_flows SET cancel_reason = NULL
-WHERE num = (SELECT flow FROM th_nodes WHERE seq = ?) AND cancel_reason IS NOT NULL;
+-- reopen: seq of a member
+-- A job of it is not terminal any more: it has not ended, nor is it cancelled.
+UPDATE th_flows SET cancel_reason = NULL, finished_at = NULL,
+    prune_at = CASE WHEN sealed THEN NULL ELSE prune_at END
+WHERE num = (SELECT flow FROM th_nodes WHERE seq = ?);
 
 -- await_nothing: seq
 UPDATE th_carried SET awaits = NULL WHERE seq = ?;
