@@ -119,14 +119,15 @@ class Compiler:
 
     def _lay_group(self, group: Group[Any], given: Given) -> Value:
         first = len(self.drafts)
-        if not group.members:
+        members = [member for member in group.members if not _is_empty(member)]
+        if not members:
             # What comes next must still wait for what came before.
             waited = tuple(given.values) + given.after
             return self._join((), waited)
-        if len(group.members) > 1:
+        if len(members) > 1:
             given = self._shared(given)
         sources: list[int] = []
-        for member in group.members:
+        for member in members:
             value = self.lay(member, given)
             if isinstance(member, Group) and value.many:
                 sources += value.sources
@@ -277,6 +278,11 @@ class Compiler:
             )
         allowed = EdgeKind.END if self.drafts[source].allowed else EdgeKind.SUCCESS
         draft.incoming.append((source, kind or allowed))
+
+
+def _is_empty(part: Canvas[Any]) -> bool:
+    """Whether it is a group that adds nothing to a group around it."""
+    return isinstance(part, Group) and all(map(_is_empty, part.members))
 
 
 def _room_for_error(call: Signature[Any]) -> int:
