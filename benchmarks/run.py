@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -56,10 +57,12 @@ def main() -> None:
         steps = [step(one, store, size, record) for one in asked for store in stores]
         rounds = in_rounds(steps, minutes=options.minutes, rounds=options.rounds)
     versions = {store.name: store.version for store in stores}
-    report = Report("worker", rounds, record.figures(), versions)
+    report = Report("worker", rounds, record.figures(), versions, record.errors)
     show(report.figures)
     if full:
         write(report, options.into, [store.name for store in stores])
+    if report.errors:
+        sys.exit(f"not all could be measured: {report.errors}")
 
 
 def parsed() -> argparse.Namespace:
@@ -74,11 +77,17 @@ def parsed() -> argparse.Namespace:
 
 
 def step(question: Question, store: Store, size: Size, record: Record) -> Step:
-    def run() -> None:
-        for metric, value in question.measure(store, size):
-            record.add(store.name, metric, value)
+    title = f"{question.name}, {store.name}"
 
-    return Step(f"{question.name}, {store.name}", run, question.most_rounds)
+    def run() -> None:
+        try:
+            for metric, value in question.measure(store, size):
+                record.add(store.name, metric, value)
+        except Exception as error:  # noqa: BLE001 - one of them must not cost an hour of the others
+            record.errors[title] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            traceback.print_exc()
+
+    return Step(title, run, question.most_rounds)
 
 
 def write(report: Report, into: Path, subjects: list[str]) -> None:
@@ -91,6 +100,7 @@ def write(report: Report, into: Path, subjects: list[str]) -> None:
         parts.append(f"### {group.capitalize()}\n\n{table(figures, subjects)}")
         if group in charts:
             parts.append(f"![{group.capitalize()}](charts/{group}.svg)")
+    parts += [f"Not measured in a round, {what}: {why}" for what, why in report.errors.items()]
     replace_section(page, "worker", "\n\n".join(parts))
 
 

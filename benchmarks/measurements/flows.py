@@ -36,6 +36,7 @@ def measure(store: Store, size: Size) -> Iterator[Value]:
 
 def chords(store: Store, members: int) -> Iterator[Value]:
     with opened(store) as url, tally() as directory:
+        app.driver.queues()  # connects
         begin = time.perf_counter()
         flow = chord(group(noop.s() for _ in range(members)), callback.s()).delay()
         yield STORING, members / (time.perf_counter() - begin)
