@@ -44,7 +44,7 @@ def of_settlements(settlements: Sequence[Settlement]) -> dict[str, Any]:
     """The arguments of the statement ``exchange`` that say what to settle."""
     if not settlements:
         return _NOTHING
-    (ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards, _) = zip(
+    (ids, fences, moves, reasons, delays, results, errors, losses, unknowns, guards, awaits) = zip(
         *settlements, strict=True
     )
     successes = moves.count(Move.SUCCEED)
@@ -64,12 +64,13 @@ def of_settlements(settlements: Sequence[Settlement]) -> dict[str, Any]:
             "losses": list(losses),
             "unknowns": list(unknowns),
             "guards": list(guards),
+            "awaits": None if _all_none(awaits) else list(awaits),
         }
     return columns
 
 
 _NOTHING: dict[str, Any] = {"quick": False, "ids": [], "fences": [], "results": []} | dict.fromkeys(
-    ("moves", "reasons", "delays", "errors", "losses", "unknowns", "guards")
+    ("moves", "reasons", "delays", "errors", "losses", "unknowns", "guards", "awaits")
 )
 
 

@@ -29,6 +29,7 @@ from taskharbor.drivers.base import (
 from taskharbor.drivers.postgres import columns, inspector, rows
 from taskharbor.drivers.postgres.address import Address
 from taskharbor.drivers.postgres.enqueue import enqueue, enqueue_joined
+from taskharbor.drivers.postgres.flows import PostgresFlows
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.drivers.postgres.transactions import PostgresTransaction, Transactions
 from taskharbor.drivers.postgres.waiting import Waiting, results
@@ -40,11 +41,11 @@ from taskharbor.states import Reason, State
 RETIRED_SECONDS = 86_400.0
 
 
-class PostgresDriver:
+class PostgresDriver(PostgresFlows):
     """Jobs in one schema of a database. Safe to share between threads, not across a fork."""
 
     capabilities = Capabilities(
-        shared=True, durable=True, transactional_enqueue=True, migrates=True
+        shared=True, durable=True, transactional_enqueue=True, migrates=True, flows=True
     )
 
     def __init__(self, address: Address, clock: Clock | None = None) -> None:
@@ -130,8 +131,8 @@ class PostgresDriver:
         return [Reservation(*row) for row in found]
 
     def promote(self, limit: int) -> Promoted:
-        ((moved, due, now),) = self._store.rows("promote", now=self._store.now, limit=limit)
-        return Promoted(moved, due, due is not None and due <= now, now)
+        ((moved, due, now, busy),) = self._store.rows("promote", now=self._store.now, limit=limit)
+        return Promoted(moved, due, busy or (due is not None and due <= now), now)
 
     def prune(self, limit: int) -> int:
         ((pruned,),) = self._store.rows("prune", now=self._store.now, limit=limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -46,13 +47,20 @@ def enqueue_joined(store: Store, batch: Sequence[Message], connection: object) -
     Raises ConfigurationError for what is no connection of psycopg's, and StoreErrors, after which
     the transaction can only be rolled back (to a savepoint, where there is one).
     """
+    with joined(store, connection) as theirs:
+        return enqueue_in(store, batch, theirs, always=True)
+
+
+@contextmanager
+def joined(store: Store, connection: object) -> Iterator[psycopg.Connection[Any]]:
+    """The caller's ``connection``, with errors translated. Raises as ``enqueue_joined``."""
     if not isinstance(connection, psycopg.Connection):
         raise ConfigurationError(
             f"connection= is a {type(connection).__qualname__}; pass the psycopg.Connection under "
             "it (Django: connection.connection, SQLAlchemy: connection.connection.dbapi_connection)"
         )
     try:
-        return enqueue_in(store, batch, connection, always=True)
+        yield connection
     except psycopg.Error as error:
         raise store.connections.translate(error) from error
 

@@ -10,6 +10,7 @@ import psycopg
 
 from taskharbor.errors import (
     ConfigurationError,
+    InvalidJob,
     SchemaMismatch,
     StoreError,
     StoreFull,
@@ -45,6 +46,8 @@ def is_conflict(error: psycopg.Error) -> bool:
 def translate(error: psycopg.Error, url: str) -> TaskHarborError:
     """The error to raise ``from`` this one."""
     code = error.sqlstate or ""
+    if code == "TH010":
+        return InvalidJob(error.diag.message_primary)  # said by th.enqueue_flow
     what = str(error).strip().partition("\n")[0] or type(error).__name__
     if code in _AGAIN:
         return StoreUnavailable(

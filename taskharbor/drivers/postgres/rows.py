@@ -7,6 +7,8 @@ from typing import Any
 
 from taskharbor import defaults
 from taskharbor.drivers.base import Attempt, Exchange, Job, Outcome, QueueInfo, Settled, Want
+from taskharbor.drivers.flows import FlowInfo
+from taskharbor.flow.progress import flow_state
 from taskharbor.lease import Reservation, Verdict
 from taskharbor.states import Reason, State
 
@@ -19,7 +21,7 @@ _new_tuple = tuple.__new__
 
 def to_exchange(rows: list[Row], settlements: int, holder: str, want: Want | None) -> Exchange:
     """The answer to ``settlements`` and ``want`` from what the statement ``exchange`` returned."""
-    now, more, retired, verdicts, states = rows.pop()[11:]
+    now, more, retired, verdicts, states = rows.pop()[13:]
     if verdicts is None:
         settled = [_DONE] * settlements
     else:
@@ -30,7 +32,7 @@ def to_exchange(rows: list[Row], settlements: int, holder: str, want: Want | Non
     lease = (now, now + want.lease_seconds) if want else ()
     # One per job on the hot path: built as a tuple, at a third of the cost of the constructor.
     reserved = [
-        _new_tuple(Reservation, (*row[:9], *lease, row[9], row[10], False, holder, None, None))
+        _new_tuple(Reservation, (*row[:9], *lease, *row[9:11], False, holder, *row[11:13]))
         for row in rows
     ]
     return Exchange(settled, reserved, now, more, retired)
@@ -49,7 +51,7 @@ def to_attempt(row: Row) -> Attempt:
 def to_job(row: Row, history: Sequence[Attempt] = ()) -> Job:
     (id_, task, queue, state, reason, priority, body, enqueued_at, due_at, attempts, losses,
      fence, holder, reserved_at, lease_expires_at, finished_at, expires_at, key,
-     cancel_requested, progress, saved, result, error) = row  # fmt: skip
+     cancel_requested, progress, saved, result, error, flow, awaits) = row  # fmt: skip
     return Job(
         id=id_,
         task=task,
@@ -75,6 +77,8 @@ def to_job(row: Row, history: Sequence[Attempt] = ()) -> Job:
         result=result,
         error=error,
         history=tuple(history[-defaults.MAX_HISTORY :]),
+        flow=flow,
+        awaits=awaits,
     )
 
 
@@ -92,4 +96,31 @@ def to_queue(row: Row) -> QueueInfo:
         paused=paused,
         counts={state: int((counts or {}).get(state.value, 0)) for state in State},
         oldest_ready_at=oldest_ready_at,
+    )
+
+
+def to_flow(row: Row) -> FlowInfo:
+    (id_, name, sealed, size, cancelled, failed, succeeded, dead, cancelled_jobs, created_at,
+     finished_at, expires_at, key, result, parent) = row  # fmt: skip
+    return FlowInfo(
+        id=id_,
+        name=name,
+        state=flow_state(
+            sealed=sealed,
+            open_nodes=size - succeeded - dead - cancelled_jobs,
+            failed=failed,
+            cancelled=cancelled is not None,
+        ),
+        size=size,
+        finished={
+            State.SUCCEEDED: succeeded,
+            State.DEAD: dead,
+            State.CANCELLED: cancelled_jobs,
+        },
+        created_at=created_at,
+        finished_at=finished_at,
+        expires_at=expires_at,
+        idempotency_key=key,
+        result=result,
+        parent=parent,
     )

@@ -1,7 +1,7 @@
 -- The tables of one namespace. `th` stands for its schema and is replaced before use.
 --
 -- A job is one row in jobs, written once. Where it stands is one narrow row in exactly one of ready,
--- scheduled, leases, ended: a move deletes here and inserts there and never rewrites the row that has
+-- scheduled, blocked, leases, ended: a move deletes here and inserts there and never rewrites the row that has
 -- the body. What it brings along from earlier attempts is in carried, which a job that succeeds at
 -- once never has. seq numbers the jobs in the order of their first enqueue. Times are seconds since
 -- the epoch; the view job_times shows them as timestamps.
@@ -24,7 +24,8 @@ CREATE TABLE th.jobs (
     key            text COLLATE "C",
     key_seconds    double precision,           -- NULL: as long as the record; -1: until terminal; else a period
     digest         bytea NOT NULL,
-    body           bytea NOT NULL
+    body           bytea NOT NULL,
+    flow           text COLLATE "C"            -- that it belongs to
 );
 
 CREATE TABLE th.carried (
@@ -34,6 +35,7 @@ CREATE TABLE th.carried (
     unknown_since double precision,
     due_at        double precision,            -- of its next attempt
     no_expiry     boolean NOT NULL DEFAULT false,
+    awaits        text COLLATE "C",            -- the flow that it handed its work to
     progress      bytea,
     saved         bytea,
     error         bytea
@@ -67,6 +69,12 @@ CREATE TABLE th.scheduled (
     reason  text COLLATE "C" NOT NULL
 );
 CREATE INDEX scheduled_wake_at ON th.scheduled (wake_at);
+
+CREATE TABLE th.blocked (
+    seq    bigint PRIMARY KEY,
+    reason text COLLATE "C" NOT NULL,
+    awaits text COLLATE "C"                    -- the flow whose end it waits for; NULL: its own edges
+);
 
 -- No index on what a heartbeat writes (expires_at): its update stays on the page (HOT). One index, for
 -- an insert and a delete per job: as many rows as workers hold jobs, and the reaper scans them.
@@ -153,3 +161,83 @@ CREATE UNLOGGED TABLE th.waiters (
     topic text COLLATE "C" PRIMARY KEY,
     since double precision NOT NULL
 );
+
+-- Flows: see flow.plan, flow.progress and drivers.flows. Whoever moves anything of a flow holds its row
+-- locked; jobs that end without that (expired in passing) leave an errand.
+CREATE TABLE th.flows (
+    id             text COLLATE "C" PRIMARY KEY,
+    seq            bigint NOT NULL UNIQUE,
+    name           text COLLATE "C" NOT NULL,
+    size           integer NOT NULL,
+    edges          integer NOT NULL,
+    result         text COLLATE "C" NOT NULL,
+    key            text COLLATE "C",
+    digest         bytea NOT NULL,
+    expires_in     double precision,
+    keep_succeeded double precision NOT NULL,
+    keep_cancelled double precision NOT NULL,
+    keep_dead      double precision NOT NULL,
+    created_at     double precision NOT NULL,
+    expires_at     double precision,
+    finished_at    double precision,
+    parent         text COLLATE "C",           -- the job that awaits it
+    cancelled      text COLLATE "C",           -- why nothing of it is released any more
+    sealed         boolean NOT NULL DEFAULT false,
+    doomed         boolean NOT NULL DEFAULT false,
+    nodes_here     integer NOT NULL DEFAULT 0,
+    edges_here     integer NOT NULL DEFAULT 0,
+    succeeded_jobs integer NOT NULL DEFAULT 0,
+    dead_jobs      integer NOT NULL DEFAULT 0,
+    cancelled_jobs integer NOT NULL DEFAULT 0,
+    failed_jobs    integer NOT NULL DEFAULT 0, -- ended without success, and not tolerated
+    cancel_at      double precision,
+    prune_at       double precision
+) WITH (fillfactor = 50);
+CREATE INDEX flows_cancel_at ON th.flows (cancel_at) WHERE cancel_at IS NOT NULL;
+CREATE INDEX flows_prune_at ON th.flows (prune_at) WHERE prune_at IS NOT NULL;
+
+CREATE TABLE th.flow_keys (
+    key  text COLLATE "C" PRIMARY KEY,
+    flow text COLLATE "C" NOT NULL
+);
+
+-- A job's place in its flow. counted: the terminal state that the flow counts it under. due_at: since
+-- its release; delay, eta, expires_in: what that moment is for.
+CREATE TABLE th.members (
+    seq        bigint PRIMARY KEY,
+    flow       text COLLATE "C" NOT NULL,
+    number     integer NOT NULL,
+    label      text COLLATE "C" NOT NULL,
+    errback    boolean NOT NULL,
+    tolerated  boolean NOT NULL,
+    pending    integer NOT NULL,
+    spoiled    integer NOT NULL DEFAULT 0,
+    released   boolean NOT NULL DEFAULT false,
+    counted    text COLLATE "C",
+    due_at     double precision,
+    delay      double precision NOT NULL,
+    eta        double precision,
+    expires_in double precision,
+    UNIQUE (flow, number)
+) WITH (fillfactor = 80);
+
+CREATE TABLE th.edges (
+    target   bigint NOT NULL,
+    position integer NOT NULL,
+    source   bigint NOT NULL,
+    kind     text COLLATE "C" NOT NULL,
+    mark     smallint NOT NULL DEFAULT 0,      -- flow.progress.Mark
+    PRIMARY KEY (target, position)
+) WITH (fillfactor = 80);
+CREATE INDEX edges_of_source ON th.edges (source, target, position);
+
+-- What is to be walked: the edges of `source` behind (after_target, after_position), NULL = it was not
+-- even counted yet; or (source NULL) the jobs of a flow from number after_position on.
+CREATE TABLE th.errands (
+    number         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    flow           text COLLATE "C" NOT NULL,
+    source         bigint,
+    after_target   bigint,
+    after_position integer
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX errands_of_flow ON th.errands (flow);

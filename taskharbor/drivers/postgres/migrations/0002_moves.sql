@@ -128,14 +128,21 @@ LANGUAGE sql AS $$
     DELETE FROM th.jobs WHERE seq = ANY (p_seqs);
 $$;
 
--- End a job that stands nowhere; false when nothing is kept of it.
+-- A job of a flow has entered or left a terminal state: what follows is left to flow_advance.
+CREATE FUNCTION th.note(p_seqs bigint[]) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO th.errands (flow, source)
+    SELECT j.flow, j.seq FROM th.jobs j WHERE j.seq = ANY (p_seqs) AND j.flow IS NOT NULL
+$$;
+
+-- End a job that stands nowhere; false when nothing is kept of it. One of a flow is kept by its flow.
 CREATE FUNCTION th.to_end(job th.jobs, p_now double precision, p_state text, p_reason text,
     p_attempts integer, p_fence bigint, p_holder text, p_reserved_at double precision, p_result bytea)
 RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    keep double precision := CASE p_state WHEN 'succeeded' THEN job.keep_succeeded
-        WHEN 'cancelled' THEN job.keep_cancelled ELSE job.keep_dead END;
+    keep double precision := CASE WHEN job.flow IS NOT NULL THEN 'infinity' ELSE CASE p_state WHEN 'succeeded' THEN job.keep_succeeded
+        WHEN 'cancelled' THEN job.keep_cancelled ELSE job.keep_dead END END;
 BEGIN
     PERFORM th.tell(ARRAY['d:' || job.id]);
     IF keep <= 0 THEN
@@ -150,6 +157,9 @@ BEGIN
         DELETE FROM th.keys WHERE queue = job.queue AND key = job.key AND seq = job.seq;
     END IF;
     PERFORM th.count(job.queue, p_state, 1);
+    IF job.flow IS NOT NULL THEN
+        PERFORM th.note(ARRAY[job.seq]);
+    END IF;
     RETURN true;
 END $$;
 
@@ -160,17 +170,21 @@ LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (p_seqs)));
     INSERT INTO th.ended (seq, state, reason, finished_at, prune_at, attempts)
-    SELECT j.seq, 'cancelled', p_reason, p_now, p_now + j.keep_cancelled, coalesce(c.attempts, 0)
+    SELECT j.seq, 'cancelled', p_reason, p_now,
+        CASE WHEN j.flow IS NULL THEN p_now + j.keep_cancelled ELSE 'infinity' END,
+        coalesce(c.attempts, 0)
     FROM th.jobs j LEFT JOIN th.carried c USING (seq)
-    WHERE j.seq = ANY (p_seqs) AND j.keep_cancelled > 0;
+    WHERE j.seq = ANY (p_seqs) AND (j.keep_cancelled > 0 OR j.flow IS NOT NULL);
     INSERT INTO th.counts (queue, state, jobs)
     SELECT queue, 'cancelled', count(*) FROM th.jobs
-    WHERE seq = ANY (p_seqs) AND keep_cancelled > 0 GROUP BY queue;
+    WHERE seq = ANY (p_seqs) AND (keep_cancelled > 0 OR flow IS NOT NULL) GROUP BY queue;
+    PERFORM th.note(p_seqs);
     DELETE FROM th.keys k USING th.jobs j
     WHERE j.seq = ANY (p_seqs) AND j.key_seconds = -1
         AND k.queue = j.queue AND k.key = j.key AND k.seq = j.seq;
     PERFORM th.forget(ARRAY(
-        SELECT seq FROM th.jobs WHERE seq = ANY (p_seqs) AND keep_cancelled <= 0));
+        SELECT seq FROM th.jobs
+        WHERE seq = ANY (p_seqs) AND keep_cancelled <= 0 AND flow IS NULL));
 END $$;
 
 -- Take a waiting job out of its line; where it stood, NULL when it does not wait.
@@ -184,10 +198,15 @@ BEGIN
         was := 'ready';
     ELSE
         DELETE FROM th.scheduled WHERE seq = job.seq;
-        IF NOT FOUND THEN
-            RETURN NULL;
+        IF FOUND THEN
+            was := 'scheduled';
+        ELSE
+            DELETE FROM th.blocked WHERE seq = job.seq;
+            IF NOT FOUND THEN
+                RETURN NULL;
+            END IF;
+            was := 'blocked';
         END IF;
-        was := 'scheduled';
     END IF;
     PERFORM th.count(job.queue, was, -1);
     RETURN was;

@@ -9,10 +9,11 @@ DECLARE
 BEGIN
     -- One statement: the job may move while we look.
     SELECT CASE WHEN e.seq IS NOT NULL THEN e.state WHEN l.seq IS NOT NULL THEN 'running'
-            WHEN s.seq IS NOT NULL THEN 'scheduled' ELSE 'ready' END, e.fence
+            WHEN s.seq IS NOT NULL THEN 'scheduled' WHEN b.seq IS NOT NULL THEN 'blocked'
+            ELSE 'ready' END, e.fence
     INTO state, settled
     FROM th.jobs j LEFT JOIN th.ended e USING (seq) LEFT JOIN th.leases l USING (seq)
-    LEFT JOIN th.scheduled s USING (seq)
+    LEFT JOIN th.scheduled s USING (seq) LEFT JOIN th.blocked b USING (seq)
     WHERE j.id = p_id;
     IF NOT FOUND THEN
         verdict := CASE WHEN p_terminal AND EXISTS (SELECT FROM th.tombstones t
@@ -20,7 +21,7 @@ BEGIN
             THEN 'already' ELSE 'not_found' END;
     ELSIF state = 'running' THEN
         verdict := 'mismatch';
-    ELSIF state IN ('scheduled', 'ready') THEN
+    ELSIF state IN ('scheduled', 'ready', 'blocked') THEN
         verdict := 'not_running';
     ELSE
         verdict := CASE WHEN settled IS DISTINCT FROM p_fence THEN 'mismatch'
@@ -42,7 +43,7 @@ BEGIN
             ORDER BY fence DESC LIMIT 1 OFFSET 50);
     END IF;
     INSERT INTO th.carried AS c (seq, attempts, losses, due_at, error, unknown_since)
-    VALUES (lease.seq, lease.attempt - (p_move IN ('release', 'snooze'))::integer,
+    VALUES (lease.seq, lease.attempt - (p_move IN ('release', 'snooze', 'await'))::integer,
         p_loss::integer, p_due, p_error, CASE WHEN p_unknown THEN p_now END)
     ON CONFLICT (seq) DO UPDATE SET
         attempts = excluded.attempts,
@@ -53,10 +54,10 @@ BEGIN
             THEN coalesce(c.unknown_since, excluded.unknown_since) END;
 END $$;
 
--- One settlement of any kind.
+-- One settlement of any kind. The flow `p_awaits` is locked.
 CREATE FUNCTION th.settle_one(p_now double precision, p_id text, p_fence bigint, p_move text,
     p_reason text, p_delay double precision, p_result bytea, p_error bytea, p_loss boolean,
-    p_unknown boolean, p_guard text, OUT verdict text, OUT state text)
+    p_unknown boolean, p_guard text, p_awaits text, OUT verdict text, OUT state text)
 LANGUAGE plpgsql AS $$
 DECLARE
     lease th.leases;
@@ -81,6 +82,10 @@ BEGIN
         verdict := 'still_valid';
         RETURN;
     END IF;
+    IF p_awaits IS NOT NULL AND NOT th.flow_can_be_awaited(p_awaits) THEN
+        verdict := 'not_found';
+        RETURN;
+    END IF;
     verdict := 'applied';
     SELECT * INTO job FROM th.jobs WHERE seq = lease.seq;
     DELETE FROM th.leases WHERE seq = lease.seq;
@@ -90,7 +95,15 @@ BEGIN
         PERFORM th.record_attempt(lease, p_now, p_move, p_reason,
             CASE WHEN goes_on THEN p_now + p_delay END, p_error, p_loss, p_unknown);
     END IF;
-    IF goes_on THEN
+    IF goes_on AND p_awaits IS NOT NULL THEN
+        state := 'blocked';
+        UPDATE th.carried SET awaits = p_awaits WHERE seq = job.seq;
+        INSERT INTO th.blocked (seq, reason, awaits) VALUES (job.seq, p_reason, p_awaits);
+        PERFORM th.count(job.queue, 'blocked', 1);
+        UPDATE th.flows SET parent = job.id WHERE id = p_awaits;
+        PERFORM th.flow_seal(p_now, p_awaits);
+        RETURN;
+    ELSIF goes_on THEN
         no_expiry := (SELECT c.no_expiry FROM th.carried c WHERE c.seq = job.seq);
         state := th.to_line(job, p_now, p_now + p_delay, p_reason,
             CASE WHEN NOT no_expiry THEN job.expires_at END);
@@ -99,7 +112,7 @@ BEGIN
     state := coalesce(ends, 'cancelled');
     IF NOT th.to_end(job, p_now, state,
             CASE WHEN ends IS NULL THEN lease.cancel_reason ELSE p_reason END,
-            lease.attempt - (p_move IN ('release', 'snooze'))::integer,
+            lease.attempt - (p_move IN ('release', 'snooze', 'await'))::integer,
             lease.fence, lease.holder, lease.reserved_at, p_result) THEN
         state := NULL;
         INSERT INTO th.tombstones (id, fence, prune_at)
@@ -119,17 +132,19 @@ DECLARE
     done integer[];
 BEGIN
     WITH wanted AS MATERIALIZED (
-        SELECT u.ord, u.fence, j.seq, j.queue, j.keep_succeeded
+        SELECT u.ord, u.fence, j.seq, j.queue, j.flow, j.keep_succeeded
         FROM unnest(p_ids, p_fences, p_moves) WITH ORDINALITY AS u (id, fence, move, ord)
         CROSS JOIN LATERAL (
-            SELECT j.seq, j.queue, j.keep_succeeded FROM th.jobs j WHERE j.id = u.id
-            AND j.keep_succeeded > 0 AND j.key_seconds IS DISTINCT FROM -1 LIMIT 1) j
+            SELECT j.seq, j.queue, j.flow,
+                CASE WHEN j.flow IS NULL THEN j.keep_succeeded ELSE 'infinity' END AS keep_succeeded
+            FROM th.jobs j WHERE j.id = u.id AND (j.keep_succeeded > 0 OR j.flow IS NOT NULL)
+            AND j.key_seconds IS DISTINCT FROM -1 LIMIT 1) j
         WHERE u.move IS NULL OR u.move = 'succeed'
         ORDER BY j.seq
     ), gone AS (
         DELETE FROM th.leases l USING wanted w
         WHERE l.seq = w.seq AND l.fence = w.fence AND l.expires_at > p_now
-        RETURNING w.ord, w.seq, w.queue, w.keep_succeeded, l.fence, l.holder, l.attempt,
+        RETURNING w.ord, w.seq, w.queue, w.flow, w.keep_succeeded, l.fence, l.holder, l.attempt,
             l.reserved_at
     ), ended AS (
         INSERT INTO th.ended
@@ -142,6 +157,9 @@ BEGIN
         SELECT g.queue, s.state, s.sign * count(*)
         FROM gone g, (VALUES ('running', -1), ('succeeded', 1)) s (state, sign)
         GROUP BY g.queue, s.state, s.sign
+    ), noted AS (
+        INSERT INTO th.errands (flow, source)
+        SELECT g.flow, g.seq FROM gone g WHERE g.flow IS NOT NULL ORDER BY g.ord
     )
     SELECT array_agg(ord) FROM gone INTO done;
     IF cardinality(done) = cardinality(p_ids) THEN

@@ -8,7 +8,7 @@
 CREATE VIEW th.reservations AS
 SELECT j.id, j.queue, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0) AS losses,
     j.priority, j.enqueued_at, l.reserved_at, l.expires_at AS lease_expires_at, c.unknown_since,
-    c.saved, l.cancel_reason IS NOT NULL AS cancel_requested, l.holder
+    c.saved, l.cancel_reason IS NOT NULL AS cancel_requested, l.holder, j.flow, c.awaits
 FROM th.leases l JOIN th.jobs j USING (seq) LEFT JOIN th.carried c USING (seq);
 
 -- Take up to `p_limit` jobs from the front of a line, in their order, block by block. Those past
@@ -58,17 +58,17 @@ BEGIN
 END $$;
 
 -- Settle, then reserve: see drivers.base. `p_quick`: the successes among the settlements are of
--- different jobs and guarded as usual. Of the arrays from `p_moves` to `p_guards`, but for
+-- different jobs and guarded as usual. Of the arrays from `p_moves` to `p_awaits`, but for
 -- `p_results`, all are NULL when every settlement is a success. A row for each reservation, then one
 -- with `now`, the flags and the answers (`verdicts` NULL: all were applied and succeeded).
 CREATE FUNCTION th.exchange(p_now double precision, p_holder text,
     p_quick boolean, p_ids text[], p_fences bigint[], p_results bytea[],
     p_moves text[], p_reasons text[], p_delays double precision[], p_errors bytea[],
-    p_losses boolean[], p_unknowns boolean[], p_guards text[],
+    p_losses boolean[], p_unknowns boolean[], p_guards text[], p_awaits text[],
     p_queues text[], p_limit integer, p_seconds double precision)
 RETURNS TABLE (id text, queue text, task text, body bytea, fence bigint, attempt integer,
     losses integer, priority smallint, enqueued_at double precision,
-    unknown_since double precision, saved bytea,
+    unknown_since double precision, saved bytea, flow text, awaits text,
     now double precision, more boolean, retired boolean, verdicts text[], states text[])
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
@@ -89,6 +89,9 @@ DECLARE
     said text[];
     stand text[];
 BEGIN
+    IF cardinality(p_ids) > 0 THEN
+        PERFORM th.flows_lock(p_ids, p_awaits);
+    END IF;
     IF p_quick THEN
         done := th.settle_successes(at, p_ids, p_fences, p_moves, p_results);
     END IF;
@@ -102,12 +105,13 @@ BEGIN
                     coalesce(p_moves[item], 'succeed'), coalesce(p_reasons[item], 'succeeded'),
                     p_delays[item], p_results[item], p_errors[item],
                     coalesce(p_losses[item], false), coalesce(p_unknowns[item], false),
-                    coalesce(p_guards[item], 'valid'));
+                    coalesce(p_guards[item], 'valid'), p_awaits[item]);
                 said[item] := one.verdict;
                 stand[item] := one.state;
             END IF;
         END LOOP;
     END IF;
+    PERFORM th.flows_advance(at);
     IF p_limit IS NOT NULL THEN
         -- Shared: a retire waits until this reserve is done, and then sees what it took.
         PERFORM pg_advisory_xact_lock_shared(hashtextextended('th.' || p_holder, 1));
@@ -131,7 +135,7 @@ BEGIN
             RETURN QUERY
             WITH taken AS MATERIALIZED (
                 SELECT t.seq, nextval('th.fences') AS fence, coalesce(c.attempts, 0) + 1 AS attempt,
-                    coalesce(c.losses, 0) AS losses, c.unknown_since, c.saved
+                    coalesce(c.losses, 0) AS losses, c.unknown_since, c.saved, c.awaits
                 FROM unnest(got.seqs) AS t (seq)
                 LEFT JOIN LATERAL (SELECT * FROM th.carried c WHERE c.seq = t.seq LIMIT 1) c ON true
             ), leased AS (
@@ -139,7 +143,7 @@ BEGIN
                 SELECT t.seq, t.fence, p_holder, t.attempt, at, at + p_seconds FROM taken t
             )
             SELECT j.id, j.queue, j.task, j.body, t.fence, t.attempt, t.losses, j.priority,
-                j.enqueued_at, t.unknown_since, t.saved, NULL::double precision, NULL::boolean,
+                j.enqueued_at, t.unknown_since, t.saved, j.flow, t.awaits, NULL::double precision, NULL::boolean,
                 NULL::boolean, NULL::text[], NULL::text[]
             FROM taken t
             CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = t.seq LIMIT 1) j;
@@ -150,7 +154,8 @@ BEGIN
         PERFORM th.blocks_close(empty_queues, empty_ranks, empty_blocks);
     END IF;
     now := at;
-    more := total >= p_limit AND p_limit > 0;
+    more := coalesce((total >= p_limit AND p_limit > 0) OR EXISTS (SELECT FROM th.errands), false)
+        AND p_limit IS NOT NULL;
     retired := gone;
     verdicts := said;
     states := stand;

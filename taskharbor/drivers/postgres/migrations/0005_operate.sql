@@ -144,7 +144,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION th.promote(p_now double precision, p_limit integer, OUT moved integer,
-    OUT next_due double precision, OUT now double precision)
+    OUT next_due double precision, OUT now double precision, OUT busy boolean)
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -188,7 +188,11 @@ BEGIN
     IF expired IS NOT NULL THEN
         PERFORM th.to_cancelled(expired, at, 'expired');
     END IF;
-    next_due := (SELECT s.wake_at FROM th.scheduled s ORDER BY s.wake_at LIMIT 1);
+    moved := moved + th.flows_expire(at, p_limit) + th.flows_advance(at);
+    next_due := least((SELECT s.wake_at FROM th.scheduled s ORDER BY s.wake_at LIMIT 1),
+        (SELECT f.cancel_at FROM th.flows f WHERE f.cancel_at IS NOT NULL
+            ORDER BY f.cancel_at LIMIT 1));
+    busy := EXISTS (SELECT FROM th.errands);
     now := at;
 END $$;
 
@@ -214,6 +218,7 @@ BEGIN
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (seqs)));
     PERFORM th.forget(seqs);
     pruned := coalesce(cardinality(seqs), 0);
+    pruned := pruned + th.flows_prune(at, p_limit - pruned);
     DELETE FROM th.tombstones WHERE id IN (SELECT id FROM th.tombstones WHERE prune_at <= at
         ORDER BY prune_at LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
@@ -240,18 +245,28 @@ DECLARE
     job th.jobs;
     name text;
 BEGIN
+    PERFORM th.flows_lock(p_ids, NULL);
     FOREACH name IN ARRAY p_ids LOOP
         SELECT * INTO job FROM th.jobs WHERE id = name;
-        IF NOT FOUND THEN
-            RETURN NEXT 'not_found';
-        ELSIF th.out_of_line(job) IS NOT NULL THEN
-            PERFORM th.to_cancelled(ARRAY[job.seq], at, p_reason);
-            RETURN NEXT 'cancelled';
-        ELSE
-            UPDATE th.leases SET cancel_reason = coalesce(cancel_reason, p_reason) WHERE seq = job.seq;
-            RETURN NEXT CASE WHEN FOUND THEN 'requested' ELSE 'finished' END;
-        END IF;
+        RETURN NEXT CASE WHEN FOUND THEN th.cancel_one(at, job, p_reason) ELSE 'not_found' END;
     END LOOP;
+    PERFORM th.flows_advance(at);
+END $$;
+
+CREATE FUNCTION th.cancel_one(p_now double precision, job th.jobs, p_reason text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    awaited text := (SELECT b.awaits FROM th.blocked b WHERE b.seq = job.seq);
+BEGIN
+    IF th.out_of_line(job) IS NULL THEN
+        UPDATE th.leases SET cancel_reason = coalesce(cancel_reason, p_reason) WHERE seq = job.seq;
+        RETURN CASE WHEN FOUND THEN 'requested' ELSE 'finished' END;
+    END IF;
+    PERFORM th.to_cancelled(ARRAY[job.seq], p_now, p_reason);
+    IF awaited IS NOT NULL THEN
+        PERFORM th.flow_cancel(awaited, p_reason);
+    END IF;
+    RETURN 'cancelled';
 END $$;
 
 CREATE FUNCTION th.requeue(p_now double precision, p_ids text[], p_states text[], p_queue text,
@@ -263,7 +278,9 @@ DECLARE
     job th.jobs;
     e th.ended;
     name text;
+    place text;
 BEGIN
+    PERFORM th.flows_lock(p_ids, NULL);
     FOREACH name IN ARRAY p_ids LOOP
         SELECT * INTO job FROM th.jobs WHERE id = name;
         IF NOT FOUND THEN
@@ -281,22 +298,55 @@ BEGIN
             RETURN NEXT 'key_held';
             CONTINUE;
         END IF;
-        DELETE FROM th.ended WHERE seq = job.seq;
-        PERFORM th.count(job.queue, e.state, -1);
-        IF e.state = 'succeeded' THEN
-            INSERT INTO th.attempts VALUES (job.seq, e.fence, e.attempts, e.holder, e.reserved_at,
-                e.finished_at, e.reason, NULL);
+        place := th.flow_requeues_to(job);
+        IF place IN ('not_found', 'upstream') THEN
+            RETURN NEXT place;
+            CONTINUE;
         END IF;
+        PERFORM th.not_ended(ARRAY[job.seq]);
         INSERT INTO th.carried AS c (seq, attempts, due_at, no_expiry)
         VALUES (job.seq, CASE WHEN p_reset THEN 0 ELSE e.attempts END, due, true)
         ON CONFLICT (seq) DO UPDATE SET
             attempts = excluded.attempts,
             losses = CASE WHEN p_reset THEN 0 ELSE c.losses END,
             due_at = excluded.due_at, no_expiry = true, unknown_since = NULL;
-        PERFORM th.to_line(job, at, due, 'operator', NULL);
+        PERFORM CASE WHEN place = 'blocked' THEN th.to_blocked(job, 'operator')
+            ELSE th.to_line(job, at, due, 'operator', NULL) END;
+        IF job.flow IS NOT NULL THEN
+            UPDATE th.flows SET cancelled = NULL WHERE id = job.flow;
+            UPDATE th.members SET released = released OR place <> 'blocked' WHERE seq = job.seq;
+            PERFORM th.note(ARRAY[job.seq]);
+        END IF;
         RETURN NEXT 'requeued';
     END LOOP;
+    PERFORM th.flows_advance(at);
 END $$;
+
+-- Take away the ends of jobs, which then stand nowhere. A success goes into the history.
+CREATE FUNCTION th.not_ended(p_seqs bigint[]) RETURNS void
+LANGUAGE sql AS $$
+    WITH gone AS (
+        DELETE FROM th.ended WHERE seq = ANY (p_seqs) RETURNING *
+    ), remembered AS (
+        INSERT INTO th.attempts
+        SELECT seq, fence, attempts, holder, reserved_at, finished_at, reason, NULL
+        FROM gone WHERE state = 'succeeded'
+    )
+    INSERT INTO th.counts (queue, state, jobs)
+    SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
+    GROUP BY j.queue, g.state
+$$;
+
+-- Let a job that stands nowhere wait for the flow that it handed its work to, if that one still
+-- runs, or else for its predecessors.
+CREATE FUNCTION th.to_blocked(job th.jobs, p_reason text) RETURNS text
+LANGUAGE sql AS $$
+    INSERT INTO th.blocked (seq, reason, awaits) VALUES (job.seq, p_reason, (
+        SELECT c.awaits FROM th.carried c JOIN th.flows f ON f.id = c.awaits
+        WHERE c.seq = job.seq AND f.finished_at IS NULL));
+    SELECT th.count(job.queue, 'blocked', 1);
+    SELECT 'blocked'
+$$;
 
 CREATE FUNCTION th.remove(p_ids text[]) RETURNS SETOF text
 LANGUAGE plpgsql AS $$
@@ -309,6 +359,10 @@ BEGIN
         SELECT * INTO job FROM th.jobs WHERE id = name;
         IF NOT FOUND THEN
             RETURN NEXT 'not_found';
+            CONTINUE;
+        ELSIF job.flow IS NOT NULL THEN
+            RETURN NEXT CASE WHEN EXISTS (SELECT FROM th.leases l WHERE l.seq = job.seq)
+                THEN 'running' ELSE 'in_flow' END;
             CONTINUE;
         END IF;
         was := th.out_of_line(job);
@@ -348,20 +402,24 @@ END $$;
 CREATE VIEW th.everything AS
 SELECT j.seq, j.id, j.task, j.queue,
     CASE WHEN e.seq IS NOT NULL THEN e.state WHEN l.seq IS NOT NULL THEN 'running'
-        WHEN s.seq IS NOT NULL THEN 'scheduled' ELSE 'ready' END AS state,
+        WHEN s.seq IS NOT NULL THEN 'scheduled' WHEN b.seq IS NOT NULL THEN 'blocked'
+        ELSE 'ready' END AS state,
     CASE WHEN l.seq IS NOT NULL THEN 'reserved'
-        ELSE coalesce(e.reason, s.reason, r.reason) END AS reason,
-    j.priority, j.body, j.enqueued_at, coalesce(c.due_at, j.due_at) AS due_at,
+        ELSE coalesce(e.reason, s.reason, b.reason, r.reason) END AS reason,
+    j.priority, j.body, j.enqueued_at, coalesce(c.due_at, m.due_at, j.due_at) AS due_at,
     coalesce(e.attempts, l.attempt, c.attempts, 0) AS attempts, coalesce(c.losses, 0) AS losses,
     l.fence, l.holder, l.reserved_at, l.expires_at AS lease_expires_at, e.finished_at,
     CASE WHEN NOT coalesce(c.no_expiry, false) THEN j.expires_at END AS expires_at, j.key,
     l.cancel_reason IS NOT NULL AS cancel_requested, c.progress, c.saved, e.result, c.error,
-    e.fence AS settled_fence, e.holder AS settled_holder, e.reserved_at AS settled_reserved_at
+    e.fence AS settled_fence, e.holder AS settled_holder, e.reserved_at AS settled_reserved_at,
+    j.flow, c.awaits
 FROM th.jobs j
 LEFT JOIN th.carried c USING (seq)
 LEFT JOIN th.ended e USING (seq)
 LEFT JOIN th.leases l USING (seq)
 LEFT JOIN th.scheduled s USING (seq)
+LEFT JOIN th.blocked b USING (seq)
+LEFT JOIN th.members m USING (seq)
 LEFT JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq;
 
 -- The seqs of up to `p_limit` jobs, the newest first, below `p_before`; each NULL = any. Jobs of one
@@ -378,13 +436,14 @@ DECLARE
         WHEN 'ready' THEN 'th.jobs s JOIN th.jobs j USING (seq) '
             'JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq'
         WHEN 'scheduled' THEN 'th.scheduled s JOIN th.jobs j USING (seq)'
+        WHEN 'blocked' THEN 'th.blocked s JOIN th.jobs j USING (seq)'
         WHEN 'running' THEN 'th.leases s JOIN th.jobs j USING (seq)'
         ELSE 'th.ended s JOIN th.jobs j USING (seq)' END;
     filters text := '';
 BEGIN
     IF p_state IS NULL THEN
         source := 'th.jobs s JOIN th.jobs j USING (seq)';
-    ELSIF p_state NOT IN ('ready', 'scheduled', 'running') THEN
+    ELSIF p_state NOT IN ('ready', 'scheduled', 'blocked', 'running') THEN
         filters := ' AND s.state = ' || quote_literal(p_state);
     END IF;
     filters := filters || CASE WHEN p_before IS NOT NULL THEN ' AND s.seq < $1' ELSE '' END

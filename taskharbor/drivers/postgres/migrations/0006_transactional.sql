@@ -41,7 +41,7 @@ BEGIN
         RAISE EXCEPTION 'the transaction is not READ COMMITTED' USING ERRCODE = 'TH002';
     END IF;
     SELECT e.verdicts INTO said FROM th.exchange(p_now, '', true, ARRAY[p_id], ARRAY[p_fence],
-        ARRAY[p_result], NULL, NULL, NULL, NULL, NULL, NULL, NULL, '{}', NULL, NULL) e;
+        ARRAY[p_result], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '{}', NULL, NULL) e;
     IF said[1] <> 'applied' THEN
         RAISE EXCEPTION 'the settle was refused' USING ERRCODE = 'TH003', DETAIL = said[1];
     END IF;

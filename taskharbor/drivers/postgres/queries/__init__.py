@@ -20,6 +20,7 @@ _VERBS = (
     "operate",
     "waiting",
     "transact",
+    "flows",
 )
 
 

@@ -7,7 +7,8 @@ ORDER BY ord;
 -- get: id -> where it ended, then the columns of rows.to_job
 SELECT seq, settled_fence, settled_holder, settled_reserved_at, id, task, queue, state, reason,
     priority, body, enqueued_at, due_at, attempts, losses, fence, holder, reserved_at,
-    lease_expires_at, finished_at, expires_at, key, cancel_requested, progress, saved, result, error
+    lease_expires_at, finished_at, expires_at, key, cancel_requested, progress, saved, result, error,
+    flow, awaits
 FROM th.everything WHERE id = %(id)s;
 
 -- history: seq -> its ended attempts, oldest first
@@ -19,7 +20,7 @@ FROM th.attempts WHERE seq = %(seq)s ORDER BY fence;
 SELECT seq, id, task, queue, state, reason,
     priority, ''::bytea, enqueued_at, due_at, attempts, losses, fence, holder, reserved_at,
     lease_expires_at, finished_at, expires_at, key, cancel_requested, progress, saved, NULL::bytea,
-    error
+    error, flow, awaits
 FROM th.everything
 WHERE seq = ANY (ARRAY(SELECT th.matching(%(state)s, %(queue)s, %(task)s, %(before)s, %(limit)s)))
 ORDER BY seq DESC;

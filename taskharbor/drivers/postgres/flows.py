@@ -1,0 +1,164 @@
+"""Flows: stored part by part, looked at page by page. What moves in them are functions of the
+schema; see ``migrations/0007_flows.sql``."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from taskharbor import ids
+from taskharbor.drivers.base import CancelVerdict, DeleteVerdict
+from taskharbor.drivers.flows import (
+    EdgePage,
+    FlowEnqueued,
+    FlowInfo,
+    FlowNode,
+    FlowPage,
+    Input,
+)
+from taskharbor.drivers.postgres import columns, rows
+from taskharbor.drivers.postgres.enqueue import joined
+from taskharbor.drivers.postgres.store import Store
+from taskharbor.errors import InvalidCursor, InvalidJob
+from taskharbor.flow.plan import Edge, EdgeKind, Part
+from taskharbor.states import Reason, State
+
+
+class PostgresFlows:
+    """The part of the driver that is ``drivers.flows.Flows``."""
+
+    _store: Store
+
+    def new_id_beside(self, other: str) -> str:
+        return ids.new_id()
+
+    def enqueue_flow(self, part: Part, *, connection: Any = None) -> FlowEnqueued:
+        arguments = of_part(part)
+        if connection is None:
+            ((*answer,),) = self._store.rows("enqueue_flow", now=self._store.now, **arguments)
+        else:
+            with joined(self._store, connection) as theirs:
+                ((*answer,),) = self._store.fetch(
+                    theirs, "enqueue_flow", now=self._store.now, **arguments
+                )
+        return FlowEnqueued(*answer)
+
+    def inputs(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[Input]:
+        found = self._store.rows("inputs", id=columns.of_ids([job_id])[0], after=after, limit=limit)
+        inputs = []
+        for position, source, *outcome in found:
+            stands = rows.to_outcome(tuple(outcome))
+            assert stands is not None
+            inputs.append(Input(position, source, stands))
+        return inputs
+
+    def flow(self, flow_id: str) -> FlowInfo | None:
+        found = self._store.rows("flow", id=columns.of_ids([flow_id])[0])
+        return rows.to_flow(found[0][1:]) if found else None
+
+    def list_flows(self, *, cursor: str | None = None, limit: int = 100) -> FlowPage:
+        before = None if cursor is None else _numbers(cursor, 1)[0]
+        found = self._store.rows("list_flows", before=before, limit=limit + 1)
+        flows = [rows.to_flow(row[1:]) for row in found[:limit]]
+        return FlowPage(flows, str(found[limit - 1][0]) if len(found) > limit else None)
+
+    def flow_nodes(self, flow_id: str, *, after: int = -1, limit: int = 1000) -> list[FlowNode]:
+        found = self._store.rows(
+            "flow_nodes", id=columns.of_ids([flow_id])[0], after=after, limit=limit
+        )
+        return [
+            FlowNode(number, job_id, task, State(state), Reason(reason), *rest)
+            for number, job_id, task, state, reason, *rest in found
+        ]
+
+    def flow_edges(self, flow_id: str, *, cursor: str | None = None, limit: int = 1000) -> EdgePage:
+        target, position = (0, 0) if cursor is None else _numbers(cursor, 2)
+        found = self._store.rows(
+            "flow_edges",
+            id=columns.of_ids([flow_id])[0],
+            target=target,
+            position=position,
+            limit=limit + 1,
+        )
+        edges = [
+            Edge(source, job, position, EdgeKind(kind))
+            for _, position, source, job, kind in found[:limit]
+        ]
+        if len(found) <= limit:
+            return EdgePage(edges, None)
+        target, position, *_ = found[limit - 1]
+        return EdgePage(edges, f"{target}.{position}")
+
+    def cancel_flow(self, flow_id: str, reason: Reason = Reason.OPERATOR) -> CancelVerdict:
+        ((verdict,),) = self._store.rows(
+            "cancel_flow",
+            now=self._store.now,
+            id=columns.of_ids([flow_id])[0],
+            reason=reason.value,
+        )
+        return CancelVerdict(verdict)
+
+    def delete_flow(self, flow_id: str) -> DeleteVerdict:
+        ((verdict,),) = self._store.rows(
+            "delete_flow", now=self._store.now, id=columns.of_ids([flow_id])[0]
+        )
+        return DeleteVerdict(verdict)
+
+
+def of_part(part: Part) -> dict[str, Any]:
+    """The arguments of the statement ``enqueue_flow``, but for ``now``. Raises InvalidJob."""
+    flow = part.flow
+    messages = [node.message for node in part.nodes]
+    for message in messages:
+        if message.idempotency_key is not None:
+            raise InvalidJob(
+                f"job {message.id} of a flow has an idempotency key; give it to the flow"
+            )
+    keeps = chain(flow.retention, *(message.retention for message in messages))
+    return {
+        "id": flow.id,
+        "name": flow.name,
+        "size": flow.size,
+        "edges": flow.edges,
+        "result": flow.result,
+        "key": flow.idempotency_key,
+        "digest": flow.digest,
+        "expires_in": flow.expires_in,
+        "keeps": [float(seconds) for seconds in keeps],
+        "seal": part.seal,
+        "first": part.first,
+        "ids": [message.id for message in messages],
+        "queues": [message.queue for message in messages],
+        "tasks": [message.task for message in messages],
+        "priorities": [message.priority for message in messages],
+        "etas": _floats([message.eta for message in messages]),
+        "delays": [float(message.delay) for message in messages],
+        "expire_ins": _floats([message.expires_in for message in messages]),
+        "expire_ats": _floats([message.expires_at for message in messages]),
+        "digests": [message.digest for message in messages],
+        "bodies": [message.body for message in messages],
+        "waits": [node.waits_for for node in part.nodes],
+        "errbacks": [node.errback for node in part.nodes],
+        "tolerated": [node.tolerated for node in part.nodes],
+        "labels": [node.label for node in part.nodes],
+        "sources": [edge.source for edge in part.edges],
+        "targets": [edge.target for edge in part.edges],
+        "positions": [edge.position for edge in part.edges],
+        "kinds": [edge.kind.value for edge in part.edges],
+    }
+
+
+def _floats(values: list[float | None]) -> list[float | None]:
+    return [None if value is None else float(value) for value in values]
+
+
+def _numbers(cursor: str, count: int) -> list[int]:
+    """Raises InvalidCursor."""
+    numbers = cursor.split(".")
+    if len(numbers) != count or not all(
+        one.isascii() and one.isdecimal() and len(one) < 19 for one in numbers
+    ):
+        raise InvalidCursor(
+            f"the cursor {cursor!r} was not given out by this store; begin again without one"
+        )
+    return [int(one) for one in numbers]

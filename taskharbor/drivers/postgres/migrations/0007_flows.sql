@@ -1,0 +1,667 @@
+-- Flows: what moves when a job of one has ended; see flow.progress. `th` stands for the schema.
+--
+-- A call that ends jobs locks their flows first, in the order of their ids (flows_lock), then the rows
+-- of the jobs. Whoever ends jobs without having locked their flows (promote, reserve) leaves errands,
+-- and takes on later only flows that nobody has locked: so nobody who holds a job waits for a flow.
+
+-- defaults.FLOW_PAGE
+CREATE FUNCTION th.flow_page() RETURNS integer
+LANGUAGE sql IMMUTABLE AS 'SELECT 500';
+
+-- Lock the flows of jobs, those that these wait for, and more.
+CREATE FUNCTION th.flows_lock(p_ids text[], p_flows text[]) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM th.flows) THEN
+        RETURN;
+    END IF;
+    PERFORM FROM th.flows f WHERE f.id = ANY (ARRAY(
+        SELECT j.flow FROM th.jobs j WHERE j.id = ANY (p_ids) AND j.flow IS NOT NULL
+        UNION ALL
+        SELECT b.awaits FROM th.jobs j JOIN th.blocked b USING (seq)
+        WHERE j.id = ANY (p_ids) AND b.awaits IS NOT NULL
+        UNION ALL
+        SELECT unnest(p_flows)))
+    ORDER BY f.id FOR UPDATE;
+END $$;
+
+CREATE FUNCTION th.flow_can_be_awaited(p_flow text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM th.flows f WHERE f.id = p_flow AND f.nodes_here = f.size
+        AND f.edges_here = f.edges AND NOT f.sealed AND NOT f.doomed AND f.cancelled IS NULL
+        AND f.key IS NULL)
+$$;
+
+CREATE FUNCTION th.flow_seal(p_now double precision, p_flow text) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE th.flows SET sealed = true, prune_at = NULL, expires_at = p_now + expires_in,
+        cancel_at = p_now + expires_in
+    WHERE id = p_flow;
+    INSERT INTO th.errands (flow) VALUES (p_flow)
+$$;
+
+-- What a job's counters say that it should do, unless its flow was cancelled: flow.progress.stance.
+CREATE FUNCTION th.stance(p_pending integer, p_spoiled integer, p_errback boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_spoiled > 0 THEN CASE WHEN p_errback THEN 'go' ELSE 'skip' END
+        WHEN p_pending > 0 THEN 'wait'
+        WHEN p_errback THEN 'skip' ELSE 'go' END
+$$;
+
+-- What it does then: flow.progress.step.
+CREATE FUNCTION th.step(p_state text, p_reason text, p_wanted text, p_released boolean,
+    p_errback boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE
+        WHEN p_released THEN CASE WHEN p_errback AND p_wanted = 'wait'
+            AND p_state IN ('succeeded', 'dead', 'cancelled') THEN 'block' ELSE 'stay' END
+        WHEN p_state = 'blocked' THEN
+            CASE p_wanted WHEN 'go' THEN 'release' WHEN 'skip' THEN 'skip' ELSE 'stay' END
+        WHEN p_state = 'cancelled' AND p_reason = 'upstream' THEN
+            CASE p_wanted WHEN 'go' THEN 'release' WHEN 'wait' THEN 'block' ELSE 'stay' END
+        ELSE 'stay' END
+$$;
+
+-- Where a requeue puts a terminal job: flow.progress.requeues_to, and the flow that it awaits.
+CREATE FUNCTION th.flow_requeues_to(job th.jobs) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    place text := 'line';
+BEGIN
+    IF job.flow IS NOT NULL THEN
+        SELECT CASE WHEN f.doomed THEN 'not_found'
+            WHEN m.released THEN 'line'
+            WHEN NOT f.sealed THEN 'blocked'
+            ELSE CASE th.stance(m.pending, m.spoiled, m.errback)
+                WHEN 'go' THEN 'line' WHEN 'wait' THEN 'blocked' ELSE 'upstream' END
+            END
+        INTO place FROM th.members m JOIN th.flows f ON f.id = m.flow WHERE m.seq = job.seq;
+    END IF;
+    IF place = 'line' THEN
+        UPDATE th.carried c SET awaits = NULL WHERE c.seq = job.seq AND c.awaits IS NOT NULL
+        AND NOT EXISTS (SELECT FROM th.flows f WHERE f.id = c.awaits);
+        IF EXISTS (SELECT FROM th.carried c JOIN th.flows f ON f.id = c.awaits
+                WHERE c.seq = job.seq AND f.finished_at IS NULL) THEN
+            place := 'blocked';
+        END IF;
+    END IF;
+    RETURN place;
+END $$;
+
+-- Let jobs do what their counters say.
+CREATE FUNCTION th.flow_step(p_now double precision, p_seqs bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    releases bigint[];
+    skips bigint[];
+    blocks bigint[];
+BEGIN
+    WITH looked AS MATERIALIZED (
+        SELECT m.seq, th.step(
+            CASE WHEN b.seq IS NOT NULL THEN 'blocked' ELSE e.state END,
+            coalesce(b.reason, e.reason),
+            CASE WHEN f.cancelled IS NOT NULL THEN 'skip'
+                ELSE th.stance(m.pending, m.spoiled, m.errback) END,
+            m.released, m.errback) AS step
+        FROM th.members m
+        JOIN th.flows f ON f.id = m.flow
+        LEFT JOIN th.blocked b ON b.seq = m.seq
+        LEFT JOIN th.ended e ON e.seq = m.seq
+        WHERE m.seq = ANY (p_seqs)
+    )
+    SELECT array_agg(seq ORDER BY seq) FILTER (WHERE step = 'release'),
+        array_agg(seq ORDER BY seq) FILTER (WHERE step = 'skip'),
+        array_agg(seq ORDER BY seq) FILTER (WHERE step = 'block')
+    INTO releases, skips, blocks FROM looked;
+    IF skips IS NOT NULL THEN
+        PERFORM th.not_blocked(skips);
+        PERFORM th.to_cancelled(skips, p_now, 'upstream');
+    END IF;
+    IF blocks IS NOT NULL THEN
+        PERFORM th.not_ended(blocks);
+        PERFORM th.start_anew(blocks);
+        -- The end of a flow that it once handed its work to must not free it.
+        UPDATE th.carried SET awaits = NULL WHERE seq = ANY (blocks);
+        UPDATE th.members SET released = false WHERE seq = ANY (blocks);
+        PERFORM th.to_blocked(j, 'upstream') FROM th.jobs j WHERE j.seq = ANY (blocks);
+        PERFORM th.note(blocks);
+    END IF;
+    IF releases IS NOT NULL THEN
+        PERFORM th.flow_release(p_now, releases);
+    END IF;
+END $$;
+
+CREATE FUNCTION th.not_blocked(p_seqs bigint[]) RETURNS void
+LANGUAGE sql AS $$
+    WITH gone AS (DELETE FROM th.blocked WHERE seq = ANY (p_seqs) RETURNING seq)
+    INSERT INTO th.counts (queue, state, jobs)
+    SELECT j.queue, 'blocked', -count(*) FROM gone JOIN th.jobs j USING (seq) GROUP BY j.queue
+$$;
+
+-- What a job brings along from before it was blocked or skipped.
+CREATE FUNCTION th.start_anew(p_seqs bigint[]) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE th.carried SET attempts = 0, losses = 0, unknown_since = NULL
+    WHERE seq = ANY (p_seqs)
+$$;
+
+-- Put blocked or skipped jobs in line. Delays and expiries count from now.
+CREATE FUNCTION th.flow_release(p_now double precision, p_seqs bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    skipped bigint[] := ARRAY(SELECT seq FROM th.ended WHERE seq = ANY (p_seqs));
+    queues text[];
+    ranks smallint[];
+    blocks bigint[];
+BEGIN
+    PERFORM th.not_blocked(p_seqs);
+    PERFORM th.not_ended(skipped);
+    PERFORM th.note(skipped);
+    PERFORM th.start_anew(p_seqs);
+    UPDATE th.carried SET due_at = NULL, no_expiry = false WHERE seq = ANY (p_seqs);
+    UPDATE th.members SET released = true,
+        due_at = CASE WHEN eta IS NULL THEN p_now + delay ELSE greatest(p_now, eta) END
+    WHERE seq = ANY (p_seqs);
+    UPDATE th.jobs j SET expires_at = p_now + m.expires_in FROM th.members m
+    WHERE m.seq = ANY (p_seqs) AND m.expires_in IS NOT NULL AND j.seq = m.seq;
+    WITH freed AS MATERIALIZED (
+        SELECT j.seq, j.queue, -j.priority AS rank, j.expires_at, m.due_at
+        FROM th.members m JOIN th.jobs j USING (seq) WHERE m.seq = ANY (p_seqs)
+    ), into_ready AS (
+        INSERT INTO th.ready (queue, rank, seq, expires_at, ready_at, reason)
+        SELECT queue, rank, seq, expires_at, p_now, 'unblocked' FROM freed WHERE due_at <= p_now
+        ORDER BY seq
+    ), into_scheduled AS (
+        INSERT INTO th.scheduled (seq, wake_at, reason)
+        SELECT seq, least(due_at, expires_at), 'unblocked' FROM freed WHERE due_at > p_now
+    ), counted AS (
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT queue, CASE WHEN due_at > p_now THEN 'scheduled' ELSE 'ready' END, count(*)
+        FROM freed GROUP BY 1, 2
+    )
+    SELECT array_agg(queue), array_agg(rank), array_agg(seq >> 12) INTO queues, ranks, blocks
+    FROM freed WHERE due_at <= p_now;
+    IF queues IS NOT NULL THEN
+        PERFORM th.blocks_open(queues, ranks, blocks);
+        PERFORM th.tell(ARRAY(SELECT DISTINCT 'w:' || queue FROM unnest(queues) AS queue));
+    END IF;
+END $$;
+
+-- Store a part of a flow, or raise TH010 with what is wrong. See Flows.enqueue_flow; the arrays are
+-- those of the part's nodes and edges, but for `p_keeps`: of the flow and then of each node.
+CREATE FUNCTION th.enqueue_flow(p_now double precision, p_id text, p_name text, p_size integer,
+    p_edges integer, p_result text, p_key text, p_digest bytea, p_expires_in double precision,
+    p_keeps double precision[], p_seal boolean, p_first integer, p_ids text[], p_queues text[],
+    p_tasks text[], p_priorities smallint[], p_dues double precision[], p_delays double precision[],
+    p_expire_ins double precision[], p_expire_ats double precision[], p_digests bytea[],
+    p_bodies bytea[], p_waits integer[], p_errbacks boolean[], p_tolerated boolean[],
+    p_labels text[], p_sources text[], p_targets text[], p_positions integer[], p_kinds text[],
+    OUT id text, OUT created boolean, OUT same boolean)
+LANGUAGE plpgsql
+SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    at double precision := th.clock(p_now);
+    f th.flows;
+    new_nodes integer;
+    new_edges integer;
+BEGIN
+    SELECT k.flow, false, o.digest = p_digest INTO enqueue_flow.id, created, same
+    FROM th.flow_keys k JOIN th.flows o ON o.id = k.flow WHERE k.key = p_key AND k.flow <> p_id;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    enqueue_flow.id := p_id;
+    created := true;
+    same := true;
+    IF p_size < 1 OR (SELECT count(DISTINCT u) FROM unnest(p_ids) u) < cardinality(p_ids) THEN
+        RAISE 'flow % needs jobs, and each of them once', p_id USING ERRCODE = 'TH010';
+    END IF;
+    INSERT INTO th.flows (id, seq, name, size, edges, result, key, digest, expires_in,
+        keep_succeeded, keep_cancelled, keep_dead, created_at, prune_at)
+    VALUES (p_id, nextval('th.seqs'), p_name, p_size, p_edges, p_result, p_key, p_digest,
+        p_expires_in, p_keeps[1], p_keeps[2], p_keeps[3], at, at + 3600)
+    ON CONFLICT (id) DO NOTHING;
+    SELECT * INTO f FROM th.flows o WHERE o.id = p_id FOR UPDATE;
+    IF f.doomed THEN
+        RAISE 'flow % was deleted; begin a new one', p_id USING ERRCODE = 'TH010';
+    ELSIF f.sealed THEN
+        RETURN;
+    END IF;
+    new_nodes := th.flow_add_nodes(at, p_id, p_keeps, p_first, p_ids, p_queues, p_tasks, p_priorities,
+        p_dues, p_delays, p_expire_ins, p_expire_ats, p_digests, p_bodies, p_waits, p_errbacks,
+        p_tolerated, p_labels);
+    new_edges := th.flow_add_edges(p_id, p_sources, p_targets, p_positions, p_kinds);
+    UPDATE th.flows o
+    SET nodes_here = o.nodes_here + new_nodes, edges_here = o.edges_here + new_edges
+    WHERE o.id = p_id RETURNING o.* INTO f;
+    IF NOT p_seal THEN
+        RETURN;
+    ELSIF (f.nodes_here, f.edges_here) <> (f.size, f.edges) THEN
+        RAISE 'flow % can''t be sealed: it has % jobs and % edges of % and %; send its other parts',
+            p_id, f.nodes_here, f.edges_here, f.size, f.edges USING ERRCODE = 'TH010';
+    END IF;
+    IF p_key IS NOT NULL THEN
+        INSERT INTO th.flow_keys AS k (key, flow) VALUES (p_key, p_id) ON CONFLICT (key) DO NOTHING;
+        IF NOT FOUND THEN
+            RAISE serialization_failure USING MESSAGE = 'another flow just took this key';
+        END IF;
+    END IF;
+    PERFORM th.flow_seal(at, p_id);
+    PERFORM th.flows_advance(at);
+END $$;
+
+-- How many were new.
+CREATE FUNCTION th.flow_add_nodes(p_now double precision, p_flow text, p_keeps double precision[],
+    p_first integer, p_ids text[], p_queues text[], p_tasks text[], p_priorities smallint[],
+    p_dues double precision[], p_delays double precision[], p_expire_ins double precision[],
+    p_expire_ats double precision[], p_digests bytea[], p_bodies bytea[], p_waits integer[],
+    p_errbacks boolean[], p_tolerated boolean[], p_labels text[]) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    other integer;
+    news bigint[];
+    seqs bigint[] := ARRAY(SELECT nextval('th.seqs') FROM generate_subscripts(p_ids, 1));
+    all_new boolean;
+    stored text[];
+BEGIN
+    SELECT m.number INTO other FROM th.members m JOIN th.jobs j USING (seq)
+    WHERE m.flow = p_flow AND m.number >= p_first AND m.number < p_first + cardinality(p_ids)
+    AND j.id <> p_ids[m.number - p_first + 1] LIMIT 1;
+    IF FOUND THEN
+        RAISE 'flow % has another job %; begin a new flow', p_flow, other USING ERRCODE = 'TH010';
+    END IF;
+    news := ARRAY(SELECT ord FROM generate_subscripts(p_ids, 1) AS ord WHERE ord <> ALL (ARRAY(
+        SELECT m.number - p_first + 1 FROM th.members m WHERE m.flow = p_flow
+        AND m.number >= p_first AND m.number < p_first + cardinality(p_ids))));
+    all_new := cardinality(news) = cardinality(p_ids);
+    WITH stored AS (
+        INSERT INTO th.jobs AS j
+        SELECT seqs[u.ord], u.id, u.queue, u.task, u.priority, p_now,
+            CASE WHEN u.due IS NULL THEN p_now + u.delay ELSE greatest(p_now, u.due) END,
+            coalesce(p_now + u.expire_in, u.expire_at), p_keeps[3 * u.ord + 1],
+            p_keeps[3 * u.ord + 2], p_keeps[3 * u.ord + 3], NULL, NULL, u.digest, u.body, p_flow
+        FROM unnest(p_ids, p_queues, p_tasks, p_priorities, p_dues, p_delays, p_expire_ins,
+            p_expire_ats, p_digests, p_bodies) WITH ORDINALITY
+            AS u (id, queue, task, priority, due, delay, expire_in, expire_at, digest, body, ord)
+        WHERE all_new OR u.ord = ANY (news)
+        ORDER BY u.id
+        ON CONFLICT (id) DO NOTHING
+        RETURNING j.id
+    ), member AS (
+        INSERT INTO th.members
+            (seq, flow, number, label, errback, tolerated, pending, delay, eta, expires_in)
+        SELECT seqs[u.ord], p_flow, p_first + u.ord - 1, u.label, u.errback, u.tolerated, u.waits,
+            u.delay, u.due, u.expire_in
+        FROM unnest(p_waits, p_errbacks, p_tolerated, p_labels, p_delays, p_dues, p_expire_ins)
+            WITH ORDINALITY AS u (waits, errback, tolerated, label, delay, due, expire_in, ord)
+        WHERE all_new OR u.ord = ANY (news)
+    ), blocked AS (
+        INSERT INTO th.blocked (seq, reason)
+        SELECT seqs[ord], 'enqueued' FROM unnest(news) AS ord
+    ), counted AS (
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT u.queue, 'blocked', count(*) FROM unnest(p_queues) WITH ORDINALITY u (queue, ord)
+        WHERE all_new OR u.ord = ANY (news) GROUP BY u.queue
+    )
+    SELECT coalesce(array_agg(id), '{}') INTO stored FROM stored;
+    IF cardinality(stored) < cardinality(news) THEN
+        RAISE 'job id % is taken; a job of a flow is always new', (
+            SELECT id FROM unnest(p_ids) WITH ORDINALITY u (id, ord)
+            WHERE u.ord = ANY (news) AND u.id <> ALL (stored) LIMIT 1) USING ERRCODE = 'TH010';
+    END IF;
+    RETURN cardinality(news);
+END $$;
+
+-- How many were new.
+CREATE FUNCTION th.flow_add_edges(p_flow text, p_sources text[], p_targets text[],
+    p_positions integer[], p_kinds text[]) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    astray text;
+    added integer;
+BEGIN
+    SELECT u.id INTO astray FROM unnest(p_sources || p_targets) u (id)
+    LEFT JOIN th.jobs j ON j.id = u.id AND j.flow = p_flow WHERE j.id IS NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE 'an edge of flow % names job %, not one of its', p_flow, astray
+            USING ERRCODE = 'TH010';
+    END IF;
+    WITH given AS MATERIALIZED (
+        SELECT s.seq AS source, t.seq AS target, u.position, u.kind, u.target AS id
+        FROM unnest(p_sources, p_targets, p_positions, p_kinds) AS u (source, target, position, kind)
+        JOIN th.jobs s ON s.id = u.source JOIN th.jobs t ON t.id = u.target
+    ), stored AS (
+        INSERT INTO th.edges (target, position, source, kind)
+        SELECT target, position, source, kind FROM given ORDER BY target, position
+        ON CONFLICT (target, position) DO NOTHING
+        RETURNING target
+    )
+    SELECT (SELECT count(*) FROM stored),
+        (SELECT g.id FROM given g JOIN th.edges e USING (target, position)
+            WHERE e.source <> g.source LIMIT 1)
+    INTO added, astray;
+    IF astray IS NOT NULL THEN
+        RAISE 'job % has two predecessors at one position', astray USING ERRCODE = 'TH010';
+    END IF;
+    RETURN added;
+END $$;
+
+-- Walk what was left to be walked in flows that nobody has locked (or we have), at most a page; how
+-- many edges and jobs were moved. What is left stays in errands.
+CREATE FUNCTION th.flows_advance(p_now double precision) RETURNS integer
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    rest integer := th.flow_page();
+    locked text[];
+    first th.errands;
+BEGIN
+    WHILE rest > 0 AND EXISTS (SELECT FROM th.errands) LOOP
+        locked := ARRAY(
+            SELECT f.id FROM th.flows f WHERE f.id IN (
+                SELECT e.flow FROM th.errands e ORDER BY e.number LIMIT th.flow_page())
+            ORDER BY f.id FOR UPDATE SKIP LOCKED);
+        -- Of a doomed flow nothing moves; its jobs are counted.
+        PERFORM th.flow_count(array_agg(e.number))
+        FROM th.errands e JOIN th.flows f ON f.id = e.flow
+        WHERE f.id = ANY (locked) AND f.doomed HAVING count(*) > 0;
+        DELETE FROM th.errands e USING th.flows f
+        WHERE f.id = ANY (locked) AND f.doomed AND e.flow = f.id;
+        SELECT * INTO first FROM th.errands e WHERE e.flow = ANY (locked) ORDER BY e.number LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        IF first.source IS NULL THEN
+            rest := rest - th.flow_visit(p_now, first, rest);
+        ELSE
+            rest := rest - th.flow_walk(p_now, locked, rest);
+        END IF;
+    END LOOP;
+    RETURN th.flow_page() - greatest(rest, 0);
+END $$;
+
+-- The jobs of a flow that was sealed or cancelled, up to `p_most`; how many.
+CREATE FUNCTION th.flow_visit(p_now double precision, errand th.errands, p_most integer)
+RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    beginning integer := coalesce(errand.after_position, 0);
+    why text;
+    size integer;
+    waiting bigint[];
+    others bigint[];
+BEGIN
+    SELECT f.cancelled, f.size INTO why, size FROM th.flows f WHERE f.id = errand.flow;
+    SELECT array_agg(m.seq) FILTER (WHERE m.waits), array_agg(m.seq) FILTER (WHERE NOT m.waits)
+    INTO waiting, others
+    FROM (
+        SELECT m.seq, why IS NULL OR (NOT m.released
+            AND EXISTS (SELECT FROM th.blocked b WHERE b.seq = m.seq)) AS waits
+        FROM th.members m
+        WHERE m.flow = errand.flow AND m.number >= beginning AND m.number < beginning + p_most
+    ) m;
+    PERFORM th.flow_step(p_now, waiting);
+    PERFORM th.cancel_one(p_now, j, why) FROM th.jobs j WHERE j.seq = ANY (others);
+    IF beginning + p_most >= size THEN
+        DELETE FROM th.errands WHERE number = errand.number;
+        PERFORM th.flows_end_or_reopen(p_now, ARRAY[errand.flow]);
+    ELSE
+        UPDATE th.errands SET after_position = beginning + p_most WHERE number = errand.number;
+    END IF;
+    RETURN least(size - beginning, p_most);
+END $$;
+
+-- Count the jobs that the first errands name, mark up to `p_most` of their edges, and let the targets
+-- do what they say then; how many edges and errands (at least 1).
+CREATE FUNCTION th.flow_walk(p_now double precision, p_flows text[], p_most integer) RETURNS integer
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    picked bigint[];
+    touched text[];
+    errbacks bigint[];
+    targets bigint[];
+    walked integer;
+    last_errand bigint;
+    last_target bigint;
+    last_position integer;
+BEGIN
+    -- Up to the next visit: what came before it goes before it.
+    SELECT array_agg(p.number ORDER BY p.number), array_agg(DISTINCT p.flow) INTO picked, touched
+    FROM (
+        SELECT e.number, e.flow FROM th.errands e WHERE e.flow = ANY (p_flows) AND e.number <
+            coalesce((SELECT min(v.number) FROM th.errands v
+                WHERE v.flow = ANY (p_flows) AND v.source IS NULL), 9223372036854775807)
+        ORDER BY e.number LIMIT p_most
+    ) p;
+    errbacks := th.flow_count(picked);
+    IF errbacks IS NOT NULL THEN
+        -- What an error callback watches may have come back to life while it ran.
+        PERFORM th.flow_step(p_now, errbacks);
+    END IF;
+    WITH next AS MATERIALIZED (
+        SELECT p.number, e.target, e.position, e.kind, e.mark AS old,
+            CASE s.state WHEN 'succeeded' THEN 1 WHEN 'dead' THEN 2 WHEN 'cancelled' THEN 3
+                ELSE 0 END::smallint AS new
+        FROM th.errands p
+        LEFT JOIN th.ended s ON s.seq = p.source
+        CROSS JOIN LATERAL (
+            SELECT * FROM th.edges e WHERE e.source = p.source
+            AND (e.target, e.position) > (p.after_target, p.after_position)
+            ORDER BY e.target, e.position LIMIT p_most) e
+        WHERE p.number = ANY (picked)
+        ORDER BY p.number, e.target, e.position LIMIT p_most
+    ), marked AS (
+        UPDATE th.edges e SET mark = n.new FROM next n
+        WHERE e.target = n.target AND e.position = n.position
+        RETURNING n.target, n.kind, n.old, n.new
+    ), moved AS (
+        SELECT m.target,
+            sum((m.new = 0)::integer - (m.old = 0)::integer)::integer AS pending,
+            sum((CASE m.kind WHEN 'success' THEN m.new IN (2, 3) WHEN 'death' THEN m.new = 2
+                    ELSE false END)::integer
+                - (CASE m.kind WHEN 'success' THEN m.old IN (2, 3) WHEN 'death' THEN m.old = 2
+                    ELSE false END)::integer)::integer AS spoiled
+        FROM marked m GROUP BY m.target
+    ), changed AS (
+        UPDATE th.members t SET pending = t.pending + m.pending, spoiled = t.spoiled + m.spoiled
+        FROM moved m WHERE t.seq = m.target
+        RETURNING t.seq, t.flow
+    ), ends AS (
+        SELECT n.number, n.target, n.position FROM next n
+        ORDER BY n.number DESC, n.target DESC, n.position DESC LIMIT 1
+    )
+    SELECT (SELECT count(*) FROM next),
+        (SELECT array_agg(c.seq) FROM changed c JOIN th.flows f ON f.id = c.flow WHERE f.sealed),
+        e.number, e.target, e.position
+    INTO walked, targets, last_errand, last_target, last_position
+    FROM (VALUES (1)) one LEFT JOIN ends e ON true;
+    IF targets IS NOT NULL THEN
+        PERFORM th.flow_step(p_now, targets);
+    END IF;
+    IF walked < p_most THEN
+        DELETE FROM th.errands WHERE number = ANY (picked);
+    ELSE
+        DELETE FROM th.errands WHERE number = ANY (picked) AND number < last_errand;
+        UPDATE th.errands SET after_target = last_target, after_position = last_position
+        WHERE number = last_errand;
+    END IF;
+    PERFORM th.flows_end_or_reopen(p_now, touched);
+    RETURN greatest(walked, cardinality(picked));
+END $$;
+
+-- Count jobs where they stand now, unless that was done before; errands of jobs that stand where they
+-- were counted are done. The error callbacks among those counted, in flows that are sealed.
+CREATE FUNCTION th.flow_count(p_errands bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    errbacks bigint[];
+    fresh bigint[];
+BEGIN
+    WITH news AS MATERIALIZED (
+        SELECT DISTINCT m.seq, m.flow, m.counted AS old, e.state AS new, m.tolerated, m.errback
+        FROM th.errands p JOIN th.members m ON m.seq = p.source LEFT JOIN th.ended e ON e.seq = m.seq
+        WHERE p.number = ANY (p_errands) AND p.after_target IS NULL
+        AND e.state IS DISTINCT FROM m.counted
+    ), counted AS (
+        UPDATE th.members m SET counted = n.new FROM news n WHERE m.seq = n.seq
+    ), sums AS (
+        SELECT c.flow,
+            sum(c.sign) FILTER (WHERE c.state = 'succeeded') AS succeeded,
+            sum(c.sign) FILTER (WHERE c.state = 'dead') AS dead,
+            sum(c.sign) FILTER (WHERE c.state = 'cancelled') AS cancelled,
+            sum(c.sign) FILTER (WHERE c.state <> 'succeeded' AND NOT c.tolerated) AS failed
+        FROM (SELECT flow, tolerated, old AS state, -1 AS sign FROM news
+            UNION ALL SELECT flow, tolerated, new, 1 FROM news) c
+        GROUP BY c.flow
+    ), summed AS (
+        UPDATE th.flows f SET succeeded_jobs = f.succeeded_jobs + coalesce(s.succeeded, 0),
+            dead_jobs = f.dead_jobs + coalesce(s.dead, 0),
+            cancelled_jobs = f.cancelled_jobs + coalesce(s.cancelled, 0),
+            failed_jobs = f.failed_jobs + coalesce(s.failed, 0)
+        FROM sums s WHERE f.id = s.flow
+    )
+    SELECT array_agg(n.seq), array_agg(n.seq) FILTER (WHERE n.errback AND f.sealed)
+    INTO fresh, errbacks FROM news n JOIN th.flows f ON f.id = n.flow;
+    DELETE FROM th.errands WHERE number = ANY (p_errands) AND after_target IS NULL
+    AND source <> ALL (coalesce(fresh, '{}'));
+    UPDATE th.errands SET after_target = 0, after_position = 0
+    WHERE number = ANY (p_errands) AND after_target IS NULL;
+    RETURN errbacks;
+END $$;
+
+-- Flows end when all their jobs have and nothing is left to be walked; and may go on later.
+CREATE FUNCTION th.flows_end_or_reopen(p_now double precision, p_flows text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    ended record;
+    job th.jobs;
+BEGIN
+    UPDATE th.flows f SET finished_at = NULL,
+        prune_at = CASE WHEN f.doomed THEN f.prune_at END
+    WHERE f.id = ANY (p_flows) AND f.finished_at IS NOT NULL
+    AND (f.succeeded_jobs + f.dead_jobs + f.cancelled_jobs < f.size
+        OR EXISTS (SELECT FROM th.errands e WHERE e.flow = f.id));
+    FOR ended IN
+        UPDATE th.flows f SET finished_at = p_now, cancel_at = NULL
+        WHERE f.id = ANY (p_flows) AND f.finished_at IS NULL AND f.sealed
+        AND f.succeeded_jobs + f.dead_jobs + f.cancelled_jobs = f.size
+        AND NOT EXISTS (SELECT FROM th.errands e WHERE e.flow = f.id)
+        RETURNING f.id, f.parent
+    LOOP
+        SELECT j.* INTO job FROM th.jobs j JOIN th.blocked b USING (seq)
+        WHERE j.id = ended.parent AND b.awaits = ended.id;
+        IF FOUND AND th.out_of_line(job) IS NOT NULL THEN
+            UPDATE th.carried SET due_at = p_now WHERE seq = job.seq;
+            PERFORM th.to_line(job, p_now, p_now, 'unblocked', CASE WHEN NOT coalesce(
+                (SELECT c.no_expiry FROM th.carried c WHERE c.seq = job.seq), false)
+                THEN job.expires_at END);
+        END IF;
+    END LOOP;
+    UPDATE th.flows f SET prune_at = f.finished_at + CASE
+        WHEN f.cancelled IS NOT NULL THEN f.keep_cancelled
+        WHEN f.failed_jobs > 0 THEN f.keep_dead ELSE f.keep_succeeded END
+    WHERE f.id = ANY (p_flows) AND f.finished_at IS NOT NULL AND NOT f.doomed;
+END $$;
+
+-- Nothing of the flow shall run from now on; flows_advance does it.
+CREATE FUNCTION th.flow_cancel(p_flow text, p_reason text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    f th.flows;
+BEGIN
+    SELECT * INTO f FROM th.flows WHERE id = p_flow FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN 'not_found';
+    ELSIF f.finished_at IS NOT NULL OR f.doomed THEN
+        RETURN 'finished';
+    END IF;
+    UPDATE th.flows SET cancelled = coalesce(cancelled, p_reason), cancel_at = NULL
+    WHERE id = p_flow;
+    IF f.sealed THEN
+        INSERT INTO th.errands (flow) VALUES (p_flow);
+    END IF;
+    RETURN 'requested';
+END $$;
+
+CREATE FUNCTION th.cancel_flow(p_now double precision, p_flow text, p_reason text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    verdict text := th.flow_cancel(p_flow, p_reason);
+BEGIN
+    PERFORM th.flows_advance(th.clock(p_now));
+    RETURN verdict;
+END $$;
+
+-- Cancel flows that took too long; how many.
+CREATE FUNCTION th.flows_expire(p_now double precision, p_limit integer) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    over text[] := ARRAY(SELECT f.id FROM th.flows f WHERE f.cancel_at <= p_now
+        ORDER BY f.cancel_at LIMIT p_limit FOR UPDATE SKIP LOCKED);
+BEGIN
+    PERFORM th.flow_cancel(id, 'expired') FROM unnest(over) AS id;
+    RETURN cardinality(over);
+END $$;
+
+CREATE FUNCTION th.delete_flow(p_now double precision, p_flow text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    f th.flows;
+BEGIN
+    SELECT * INTO f FROM th.flows WHERE id = p_flow FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN 'not_found';
+    ELSIF f.sealed AND f.finished_at IS NULL THEN
+        RETURN 'running';
+    END IF;
+    UPDATE th.flows SET doomed = true, prune_at = th.clock(p_now) WHERE id = p_flow;
+    RETURN 'deleted';
+END $$;
+
+-- Drop up to `p_limit` jobs of flows whose retention is over, and flows without jobs; how many jobs.
+CREATE FUNCTION th.flows_prune(p_now double precision, p_limit integer) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    f th.flows;
+    seqs bigint[];
+    pruned integer := 0;
+BEGIN
+    WHILE pruned < p_limit LOOP
+        SELECT * INTO f FROM th.flows WHERE prune_at <= p_now ORDER BY prune_at LIMIT 1
+        FOR UPDATE SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        UPDATE th.flows SET doomed = true WHERE id = f.id AND NOT doomed;
+        seqs := ARRAY(SELECT m.seq FROM th.members m WHERE m.flow = f.id ORDER BY m.number
+            LIMIT p_limit - pruned);
+        PERFORM th.drop_members(seqs);
+        pruned := pruned + cardinality(seqs);
+        CONTINUE WHEN EXISTS (SELECT FROM th.members m WHERE m.flow = f.id);
+        DELETE FROM th.errands WHERE flow = f.id;
+        DELETE FROM th.flow_keys WHERE key = f.key AND flow = f.id;
+        DELETE FROM th.flows WHERE id = f.id;
+    END LOOP;
+    RETURN pruned;
+END $$;
+
+CREATE FUNCTION th.drop_members(p_seqs bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (p_seqs)));
+    PERFORM th.out_of_line(j) FROM th.jobs j WHERE j.seq = ANY (p_seqs);
+    WITH gone AS (
+        DELETE FROM th.ended WHERE seq = ANY (p_seqs) RETURNING seq, state
+    )
+    INSERT INTO th.counts (queue, state, jobs)
+    SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
+    GROUP BY j.queue, g.state;
+    DELETE FROM th.edges WHERE source = ANY (p_seqs);
+    DELETE FROM th.members WHERE seq = ANY (p_seqs);
+    PERFORM th.forget(p_seqs);
+END $$;
