@@ -15,6 +15,7 @@ from taskharbor import codec
 from taskharbor.cli.output import iso, local, plain, print_fields, print_table
 from taskharbor.drivers.base import Attempt, Job
 from taskharbor.errors import DecodeError
+from taskharbor.flow.gathered import Gathered
 from taskharbor.message import read_body
 from taskharbor.states import State
 
@@ -41,6 +42,8 @@ def brief(job: Job) -> Shape:
         "holder": job.holder,
         "cancel_requested": job.cancel_requested,
         "idempotency_key": job.idempotency_key,
+        "flow": job.flow,
+        "awaits": job.awaits,
         "progress": _progress(job.progress),
         "error": failure(job.error, whole=False),
     }
@@ -127,7 +130,13 @@ def _call(body: bytes, problems: list[str]) -> Shape:
 
 
 def _value(what: str, data: bytes | None, problems: list[str]) -> Any:
-    return None if data is None else plain(_decoded(what, data, codec.decode, problems))
+    return None if data is None else plain(_decoded(what, data, _value_or_gathered, problems))
+
+
+def _value_or_gathered(data: bytes) -> Any:
+    """The value; of a join in a flow, what stands for its list."""
+    gathered = Gathered.decode(data)
+    return codec.decode(data) if gathered is None else {"results_of_predecessors": gathered.size}
 
 
 def _decoded(what: str, data: bytes, decode: Callable[[bytes], Any], problems: list[str]) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskharbor import codec
 from taskharbor.decision import CancelledItself, Failed, Outcome, Succeeded
-from taskharbor.errors import JobNotFound
+from taskharbor.errors import JobNotFound, PayloadTooLarge
 from taskharbor.flow.gathered import Gathered
 from taskharbor.flow.inputs import as_flows, find_cause, read_list
 from taskharbor.states import State
@@ -52,6 +52,12 @@ def _copied(
         return None
     gathered = Gathered.decode(result)
     if gathered is None:
+        most = task.options.max_result_bytes
+        if len(result) > most:
+            raise PayloadTooLarge(
+                f"the result of the flow takes {len(result):,} bytes, over the limit of {most:,}; "
+                "return a reference, or raise max_result_bytes"
+            )
         return result
     values = read_list(as_flows(app.driver), job_id, gathered)
     return codec.encode(values, limit=task.options.max_result_bytes, what="result")

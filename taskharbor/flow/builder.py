@@ -165,7 +165,15 @@ def chain(
     first: Canvas[Any], second: Canvas[Any], third: Canvas[Any], last: Canvas[R], /
 ) -> Chain[R]: ...
 @overload
-def chain(*steps: Canvas[Any]) -> Chain[Any]: ...
+def chain(
+    first: Canvas[Any],
+    second: Canvas[Any],
+    third: Canvas[Any],
+    fourth: Canvas[Any],
+    fifth: Canvas[Any],
+    /,
+    *more: Canvas[Any],
+) -> Chain[Any]: ...
 @overload
 def chain(steps: Iterable[Canvas[Any]], /) -> Chain[Any]: ...
 def chain(*steps: Any) -> Canvas[Any]:

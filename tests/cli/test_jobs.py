@@ -44,7 +44,7 @@ def succeed(driver: InspectableDriver, job_id: str, result: object) -> None:
 BRIEF_KEYS = {
     *("id", "task", "queue", "state", "reason", "priority", "attempts", "losses"),
     *("enqueued_at", "due_at", "started_at", "lease_expires_at", "finished_at", "expires_at"),
-    *("holder", "cancel_requested", "idempotency_key", "progress", "error"),
+    *("holder", "cancel_requested", "idempotency_key", "flow", "awaits", "progress", "error"),
 }
 FULL_KEYS = BRIEF_KEYS | {
     *("fence", "args", "kwargs", "timeout", "max_attempts", "max_losses", "backoff", "headers"),

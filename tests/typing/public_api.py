@@ -14,6 +14,9 @@ from taskharbor import (
     AsyncResult,
     AsyncTask,
     Exponential,
+    FlowResult,
+    Graph,
+    GroupResult,
     JobContext,
     Middleware,
     Signature,
@@ -21,9 +24,14 @@ from taskharbor import (
     SyncTask,
     Task,
     TaskHarbor,
+    chain,
+    chord,
     current_job,
+    group,
     testing,
 )
+from taskharbor.flow.builder import Chain, Group
+from taskharbor.flow.plan import FlowState
 from taskharbor.info import JobInfo
 from taskharbor.signals import AttemptEnded
 
@@ -157,6 +165,35 @@ def page(event: AttemptEnded) -> None: ...
 
 @app.child_start
 def prepare() -> None: ...
+
+
+def flows() -> None:
+    assert_type(bare.s(1) | with_options.s(), Chain[Row])
+    assert_type((bare.s(1) | bare_async.s()).delay(), FlowResult[bytes])
+    assert_type(chain(bare.s(1), with_options.s(), bare_async.s()).delay().get(), bytes)
+    assert_type(chain(bare.s(1)), Signature[str])
+    assert_type(group(bare.s(x) for x in range(3)), Group[str])
+    assert_type(group(bare.s(1), bare.s(2)).delay(), GroupResult[str])
+    assert_type(group(bare.s(1)).delay().join(), list[str])
+    assert_type(group(bare.s(1)).delay()[0], AsyncResult[str])
+    assert_type(group(bare.s(1)) | with_options.s(), Chain[Row])
+    assert_type(chord([bare.s(1)], with_options.s()).apply_async(expires=60), FlowResult[Row])
+    assert_type(chord([bare.s(1)])(with_options.s()), FlowResult[Row])
+    assert_type(bare.s(1).link(bare.s()).on_error(bare.s()).allow_failure(), Signature[str])
+    assert_type(bare.map([1, 2]), Signature[list[str]])
+    assert_type(bare.chunks([(1,)], 10), Group[list[str]])
+    graph = Graph("g")
+    graph.add("a", bare.s(1))
+    graph.add("b", bare.s(), inputs={"x": "a"}, after=["a"])
+    assert_type(graph.delay(), FlowResult[Any])
+    assert_type(app.flow("x").state, FlowState)
+    assert_type(app.send(bare.s(1)), AsyncResult[str])
+    assert_type(app.send(bare.s(1) | bare_async.s()), FlowResult[bytes])
+
+
+async def async_flows() -> None:
+    assert_type(await (bare.s(1) | bare_async.s()).adelay(), FlowResult[bytes])
+    assert_type(await (await group(bare.s(1)).adelay()).aget(), list[str])
 
 
 def other_parts() -> None:

@@ -406,7 +406,7 @@ def test_what_goes_in_is_checked_before_anything_is_stored() -> None:
     with pytest.raises(InvalidCall, match="not of 7"):
         group(7)  # type: ignore[call-overload]
     with pytest.raises(InvalidCall, match="at least one step"):
-        chain()
+        chain()  # type: ignore[call-overload]
 
 
 def test_middleware_sees_the_calls_of_a_flow_and_can_change_them() -> None:
