@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskharbor.conformance import Conformance, Flowing, Harness, Shared
+from taskharbor.conformance import Conformance, Flowing, Harness, Shared, SharedFlowing
 from taskharbor.ids import new_id
 
 
@@ -12,7 +12,7 @@ class TestMemory(Conformance, Flowing):
         return Harness("memory://")
 
 
-class TestMemoryServer(Conformance, Shared, Flowing):
+class TestMemoryServer(Conformance, Shared, SharedFlowing):
     URL = f"memory://{new_id()}?linger=5"
 
     @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskharbor.conformance import Conformance, Durable, Flowing, Harness, Shared
+from taskharbor.conformance import Conformance, Durable, Harness, Shared, SharedFlowing
 from taskharbor.ids import new_id
 from tests.servers.redis import RedisCluster, RedisServer, debian_binary
 from tests.waiting import wait_until
@@ -70,20 +70,20 @@ def cluster() -> Iterator[RedisCluster]:
         yield cluster
 
 
-class TestRedis(Conformance, Shared, Durable, Flowing):
+class TestRedis(Conformance, Shared, Durable, SharedFlowing):
     @pytest.fixture
     def harness(self, server: RedisServer) -> Harness:
         return RedisHarness(server)
 
 
 @pytest.mark.system_servers
-class TestRedis7(Conformance, Shared, Durable, Flowing):
+class TestRedis7(Conformance, Shared, Durable, SharedFlowing):
     @pytest.fixture
     def harness(self, server7: RedisServer) -> Harness:
         return RedisHarness(server7)
 
 
-class TestRedisCluster(Conformance, Shared, Durable, Flowing):
+class TestRedisCluster(Conformance, Shared, Durable, SharedFlowing):
     @pytest.fixture
     def harness(self, cluster: RedisCluster) -> Harness:
         return ClusterHarness(cluster)

@@ -10,10 +10,10 @@ import pytest
 from taskharbor.conformance import (
     Conformance,
     Durable,
-    Flowing,
     Harness,
     Migrates,
     Shared,
+    SharedFlowing,
     Transactional,
 )
 
@@ -30,7 +30,7 @@ class SQLiteHarness(Harness):
             yield connection
 
 
-class TestSQLite(Conformance, Shared, Durable, Transactional, Migrates, Flowing):
+class TestSQLite(Conformance, Shared, Durable, Transactional, Migrates, SharedFlowing):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return SQLiteHarness(tmp_path / "jobs.db")

@@ -20,6 +20,7 @@ import pytest
 
 # Before the parts are imported: a failing rule then shows both sides of its comparison.
 pytest.register_assert_rewrite(
+    "taskharbor.conformance.flow_machine",
     "taskharbor.conformance.machine",
     "taskharbor.conformance.rules",
     "taskharbor.conformance.support",
@@ -32,6 +33,7 @@ from taskharbor.conformance.parts import (  # noqa: E402
     Flowing,
     Migrates,
     Shared,
+    SharedFlowing,
     Transactional,
 )
 
@@ -42,6 +44,7 @@ __all__ = [
     "Harness",
     "Migrates",
     "Shared",
+    "SharedFlowing",
     "Transactional",
     "empty",
 ]

@@ -14,6 +14,7 @@ from taskharbor.conformance.rules.capable import (
 from taskharbor.conformance.rules.enqueueing import EnqueueRules
 from taskharbor.conformance.rules.flow_corners import BlockedRules, FlowCornerRules
 from taskharbor.conformance.rules.flow_histories import FlowHistoryRules
+from taskharbor.conformance.rules.flow_races import FlowRaceRules
 from taskharbor.conformance.rules.flowing import FlowRules
 from taskharbor.conformance.rules.keys import KeyRules
 from taskharbor.conformance.rules.leases import ExpiredRules, ExtendRules, HeldRules, RetireRules
@@ -53,6 +54,10 @@ class Migrates(MigratableRules):
 
 class Flowing(FlowRules, BlockedRules, FlowCornerRules, FlowHistoryRules):
     """For ``Capabilities.flows``."""
+
+
+class SharedFlowing(Flowing, FlowRaceRules):
+    """For ``Capabilities.flows`` and ``shared``: in place of ``Flowing``."""
 
 
 class DriverRules(Suite):

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from taskharbor.drivers import registry
 from taskharbor.drivers.base import Exchange, InspectableDriver, Want
+from taskharbor.drivers.flows import FlowDriver
+from taskharbor.flow.plan import Edge, Flow, Node, Part
 from taskharbor.lease import Guard, Reservation
 from taskharbor.message import Call, Message, write_body
 from taskharbor.settlement import Settlement
@@ -175,6 +178,35 @@ def _applied(endings: list[Settlement], got: Exchange) -> list[tuple[str, int]]:
     return [(one.job_id, one.fence) for one, settled in verdicts if settled.verdict == "applied"]
 
 
+def store_flows(driver: InspectableDriver, number: int, *, size: int) -> None:
+    """Store fans without sealing them, part by part, one after the other, until killed."""
+    flows = cast("FlowDriver", driver)
+    for attempt in count():
+        *parts, _ = fan(f"flow-{number}-{attempt}", size, part=50)
+        for part in parts:
+            flows.enqueue_flow(part)
+
+
+def fan(flow_id: str, size: int, *, part: int) -> Iterator[Part]:
+    """A flow of a root, ``size`` members and the callback of them all, in parts of ``part``
+    nodes or edges; the last one only seals it."""
+    names = ["root", *(f"m{place}" for place in range(size)), "end"]
+    waits = [0, *(1 for _ in range(size)), size]
+    nodes = [
+        Node(Message(id=f"{flow_id}-{name}", task="demo.task", body=_BODY), waits_for)
+        for name, waits_for in zip(names, waits, strict=True)
+    ]
+    root, *members, end = (node.message.id for node in nodes)
+    edges = [Edge(root, member, 0) for member in members]
+    edges += [Edge(member, end, place) for place, member in enumerate(members)]
+    flow = Flow(flow_id, len(nodes), len(edges))
+    for first in range(0, len(nodes), part):
+        yield Part(flow, tuple(nodes[first : first + part]), first)
+    for first in range(0, len(edges), part):
+        yield Part(flow, edges=tuple(edges[first : first + part]))
+    yield Part(flow, seal=True)
+
+
 RACES: dict[str, Callable[..., Any]] = {
     race.__name__: race
     for race in (
@@ -187,6 +219,7 @@ RACES: dict[str, Callable[..., Any]] = {
         promote,
         lead,
         storm,
+        store_flows,
     )
 }
 

@@ -73,6 +73,11 @@ class Racers:
 
     def run(self, race: Callable[..., Any], url: str, **arguments: Any) -> list[Any]:
         """Run one function of :mod:`racer` in all of them at once; what each returned."""
+        self.start(race, url, **arguments)
+        return [self._hear(process) for process in self._processes]
+
+    def start(self, race: Callable[..., Any], url: str, **arguments: Any) -> None:
+        """The same, without waiting for what they return."""
         for number, process in enumerate(self._processes):
             command = {"race": race.__name__, "url": url, "number": number, **arguments}
             self._tell(process, json.dumps(command))
@@ -80,7 +85,6 @@ class Racers:
             assert self._hear(process) == "ready"
         for process in self._processes:
             self._tell(process, "go")
-        return [self._hear(process) for process in self._processes]
 
     def kill(self) -> None:
         """SIGKILL, in the middle of whatever they do."""
