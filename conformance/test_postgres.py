@@ -10,10 +10,10 @@ import pytest
 from taskharbor.conformance import (
     Conformance,
     Durable,
-    Flowing,
     Harness,
     Migrates,
     Shared,
+    SharedFlowing,
     Transactional,
 )
 from taskharbor.ids import new_id
@@ -46,19 +46,19 @@ def schema() -> str:
     return "th_" + new_id()
 
 
-class TestPostgres(Conformance, Shared, Durable, Transactional, Migrates, Flowing):
+class TestPostgres(Conformance, Shared, Durable, Transactional, Migrates, SharedFlowing):
     @pytest.fixture
     def harness(self, postgres_server: PostgresServer, schema: str) -> Harness:
         return PostgresHarness(postgres_server, postgres_server.url, schema)
 
 
-class TestPostgres15(Conformance, Shared, Durable, Transactional, Migrates, Flowing):
+class TestPostgres15(Conformance, Shared, Durable, Transactional, Migrates, SharedFlowing):
     @pytest.fixture
     def harness(self, postgres15_server: PostgresServer, schema: str) -> Harness:
         return PostgresHarness(postgres15_server, postgres15_server.url, schema)
 
 
-class TestPgBouncer(Conformance, Shared, Durable, Transactional, Migrates, Flowing):
+class TestPgBouncer(Conformance, Shared, Durable, Transactional, Migrates, SharedFlowing):
     @pytest.fixture
     def harness(
         self, postgres15_server: PostgresServer, pgbouncer_server: PgBouncer, schema: str
