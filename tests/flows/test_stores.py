@@ -42,11 +42,12 @@ def spread(count: int) -> Canvas[int]:
     return group(add.s(i, i) for i in range(count)) | total.s()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     url = f"sqlite:///{tmp_path}/jobs.db"
-    if request.param == "postgres":
-        url = f"{request.getfixturevalue('postgres_url')}?namespace=flows_{new_id()}"
+    if request.param != "sqlite":
+        server = request.getfixturevalue(f"{request.param}_url")
+        url = f"{server}?namespace=flows_{new_id()}"
     app.close()
     app.url = url
     if isinstance(app.driver, Migratable):
