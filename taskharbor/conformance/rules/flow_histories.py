@@ -17,7 +17,7 @@ from taskharbor.conformance.harness import Harness
 from taskharbor.conformance.support import Suite
 from taskharbor.drivers.flows import FlowDriver
 
-_EXAMPLES = {"default": 30, "thorough": 2000}
+_EXAMPLES = {"default": 20, "thorough": 2000}
 
 
 def _profile() -> settings:
