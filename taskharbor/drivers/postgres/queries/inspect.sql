@@ -1,15 +1,12 @@
 -- results: ids -> state, reason, result, error in their order; NULLs for no such job
-SELECT e.state, e.reason, e.result, e.error
-FROM unnest(%(ids)s::text[]) WITH ORDINALITY u (id, ord)
-LEFT JOIN LATERAL (SELECT * FROM th.everything e WHERE e.id = u.id LIMIT 1) e ON true
-ORDER BY ord;
+SELECT state, reason, result, error FROM th.jobs_by_id(%(ids)s::text[]);
 
 -- get: id -> where it ended, then the columns of rows.to_job
 SELECT seq, settled_fence, settled_holder, settled_reserved_at, id, task, queue, state, reason,
     priority, body, enqueued_at, due_at, attempts, losses, fence, holder, reserved_at,
     lease_expires_at, finished_at, expires_at, key, cancel_requested, progress, saved, result, error,
     flow, awaits
-FROM th.everything WHERE id = %(id)s;
+FROM th.jobs_by_id(ARRAY[%(id)s]) WHERE seq IS NOT NULL;
 
 -- history: seq -> its ended attempts, oldest first
 SELECT fence, number, holder, started_at, ended_at, reason, error

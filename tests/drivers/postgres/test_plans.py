@@ -1,0 +1,130 @@
+"""How the server carries out every call of a worker: by index, whatever the sizes and statistics.
+
+Plans of statements inside functions are seen through auto_explain, sent as notices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from taskharbor.drivers.base import Renewal, Want
+from taskharbor.drivers.postgres import PostgresDriver
+from taskharbor.lease import Reservation
+from taskharbor.settlement import Settlement
+from tests.drivers.postgres.support import job, migrated
+from tests.servers.postgres import PostgresServer
+
+BATCH = 50
+MOST_ROWS = 20 * BATCH
+"""What a node of a plan may look at for a batch. A block of ready has up to 4096 entries, but those
+of jobs already taken don't count as rows."""
+GROW = {"jobs", "ready", "scheduled", "blocked", "ended", "carried", "attempts", "keys", "members"}
+"""Tables that have a row for each job, or more."""
+EXPLAIN = """
+LOAD 'auto_explain';
+SET auto_explain.log_min_duration = 0;
+SET auto_explain.log_nested_statements = on;
+SET auto_explain.log_analyze = on;
+SET auto_explain.log_format = json;
+SET auto_explain.log_level = notice
+"""
+# As the functions would have stored them, in a second instead of a minute.
+FILL = """
+INSERT INTO {s}.jobs SELECT n, 'old-' || n, 'default', 'demo.task', 0, 1, 1, NULL, 1e9, 1e9, 1e9,
+    NULL, NULL, '', '' FROM (SELECT nextval('{s}.seqs') AS n FROM generate_series(1, {rows})) g;
+INSERT INTO {s}.ready SELECT 'default', 0, seq, NULL, 1, 'enqueued' FROM {s}.jobs WHERE seq % 2 = 0;
+INSERT INTO {s}.blocks SELECT DISTINCT 'default', 0, seq >> 12 FROM {s}.jobs WHERE seq % 2 = 0;
+INSERT INTO {s}.scheduled SELECT seq, 4e9, 'enqueued' FROM {s}.jobs WHERE seq % 4 = 1;
+INSERT INTO {s}.ended SELECT seq, 'dead', 'raised', 1, 4e9, 1 FROM {s}.jobs WHERE seq % 4 = 3;
+INSERT INTO {s}.carried (seq) SELECT seq FROM {s}.jobs
+"""
+
+
+class Plans:
+    """The plans of what ``driver`` sends, while they are watched."""
+
+    def __init__(self, driver: PostgresDriver) -> None:
+        self._driver = driver
+        with driver._store.connections.lend() as connection:
+            connection.execute(EXPLAIN)
+            connection.add_notice_handler(self._hear)
+        self._plans: list[Any] = []
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        text = notice.message_primary or ""
+        if text.startswith("duration:"):
+            self._plans.append(json.loads(text[text.index("{") :]))
+
+    def check(self, call: Callable[[], Any]) -> Any:
+        self._plans.clear()
+        result = call()
+        assert self._plans, "nothing was explained"
+        for plan in self._plans:
+            for node in _nodes(plan["Plan"]):
+                seen = f"{plan['Query Text']}\n{json.dumps(node, indent=1)[:2000]}"
+                if node.get("Relation Name") in GROW and node["Node Type"] != "ModifyTable":
+                    assert node["Node Type"] != "Seq Scan", seen
+                    assert _looked_at(node) <= MOST_ROWS, seen
+        return result
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _looked_at(node: dict[str, Any]) -> float:
+    each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    return float(each * node["Actual Loops"])
+
+
+@pytest.fixture(params=[1000, 200_000])
+def driver(postgres_server: PostgresServer, request: pytest.FixtureRequest) -> Any:
+    driver = migrated(postgres_server.url)
+    schema = driver._store.address.schema
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(FILL.format(s=schema, rows=request.param).encode())
+    yield driver
+    driver.close()
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_every_call_of_a_worker_goes_by_index(driver: PostgresDriver, analyzed: bool) -> None:
+    if analyzed:
+        with driver._store.connections.lend() as connection:
+            connection.execute("ANALYZE")
+    plans = Plans(driver)
+    new = [job(f"new-{n}", idempotency_key=f"k{n}") for n in range(BATCH)]
+    plans.check(lambda: driver.enqueue(new))
+    plans.check(lambda: driver.enqueue(new))
+    want = Want(("default",), BATCH, 30.0)
+    leases = plans.check(lambda: driver.exchange("holder", (), want)).reserved
+    assert len(leases) == BATCH
+    renewals = [Renewal(lease.id, lease.fence, b"progress") for lease in leases]
+    plans.check(lambda: driver.extend("holder", renewals, 60.0))
+    leases = plans.check(lambda: driver.exchange("holder", _successes(leases), want)).reserved
+    plans.check(lambda: driver.exchange("holder", _failures(leases), want))
+    plans.check(lambda: driver.promote(BATCH))
+    ids = [lease.id for lease in leases]
+    plans.check(lambda: driver.results(ids))
+    plans.check(lambda: driver.cancel(ids))
+    plans.check(lambda: driver.requeue(ids))
+    plans.check(lambda: driver._store.rows("any_ready", queues=["default", "other"]))
+
+
+def _successes(leases: list[Reservation]) -> list[Settlement]:
+    return [Settlement.succeed(lease.id, lease.fence, b"result") for lease in leases]
+
+
+def _failures(leases: list[Reservation]) -> list[Settlement]:
+    return [
+        Settlement.die(lease.id, lease.fence, error=b"error")
+        if number % 2
+        else Settlement.retry(lease.id, lease.fence, delay=60.0, error=b"error")
+        for number, lease in enumerate(leases)
+    ]
