@@ -179,6 +179,7 @@ end
 local function block(job)
   leave(job)
   start_anew(job, true)
+  job.m.w = nil -- that flow's end, if it came again, must not free this job
   put_released(job, false)
   line_up(job, 'blocked', 'upstream', job.m.d)
 end
@@ -201,13 +202,11 @@ local function cancel_job(job, reason)
   return 'cancelled'
 end
 
+-- Nothing of a cancelled flow is released any more.
 local function take_step(job)
-  local cancelled, wanted = load_flow(job.member.flow).s.r, stance(job)
-  if cancelled and wanted == 'wait' then wanted = 'skip' end
-  local what = step(job, wanted)
+  local what = step(job, load_flow(job.member.flow).s.r and 'skip' or stance(job))
   if what == 'release' then
     release(job)
-    if cancelled then cancel_job(job, cancelled) end
   elseif what == 'skip' then
     cancel_now(job, 'upstream')
   elseif what == 'block' then
@@ -414,7 +413,7 @@ cancel_flow = function(id, reason)
   flow.s.r = flow.s.r or reason
   flow.dirty = true
   zput('V', id, false)
-  put_errand('f' .. id, flow)
+  if flow.s.b then put_errand('f' .. id, flow) end
   return 'requested'
 end
 
