@@ -81,8 +81,10 @@ class RedisServer(ServerProcess):
     def is_ready(self) -> bool:
         try:
             with self.client() as client:
-                return int(client.info("server")["process_id"]) == self.pid
-        except (redis.ConnectionError, redis.TimeoutError):  # also: still loading its data
+                info = client.info()
+                # It answers this one while it still loads its data.
+                return int(info["process_id"]) == self.pid and not info["loading"]
+        except (redis.ConnectionError, redis.TimeoutError):
             return False
 
 
