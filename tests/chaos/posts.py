@@ -36,6 +36,7 @@ class Post:
         directory: Path,
         *,
         old: bool = False,
+        app_path: str = "tests.chaos.tasks:app",
         pool: Pool = "process",
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
@@ -45,6 +46,7 @@ class Post:
         self.old = old
         self._url = url
         self._directory = directory
+        self._app_path = app_path
         self._pool = pool
         self._lease_seconds = lease_seconds
         clock = directory / "clock"
@@ -71,7 +73,7 @@ class Post:
             self._directory,
             number=len(self._workers) + 1,
             environment={**self._environment, **version},
-            app_path="tests.chaos.tasks:app",
+            app_path=self._app_path,
             queues=tuple((name, 1) for name in QUEUES),
             concurrency=2,
             lease_seconds=self._lease_seconds,
