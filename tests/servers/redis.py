@@ -82,8 +82,8 @@ class RedisServer(ServerProcess):
         try:
             with self.client() as client:
                 info = client.info()
-                # It answers this one while it still loads its data.
-                return int(info["process_id"]) == self.pid and not info["loading"]
+                # It answers this one while it still loads its data. (Sentinels have none.)
+                return int(info["process_id"]) == self.pid and not info.get("loading")
         except (redis.ConnectionError, redis.TimeoutError):
             return False
 
