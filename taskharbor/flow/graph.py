@@ -74,6 +74,7 @@ class Graph(Composed[Any]):
         before its own arguments; a list of names stands for the list of their values. ``after``:
         nodes that it only waits for. Nodes may be named before they are added. Raises InvalidCall.
         """
+        check_name("the name of a node", name)
         if name in self.nodes:
             raise InvalidCall(f"graph {self.name!r} has a node {name!r} already; take another name")
         if not isinstance(call, Canvas):
@@ -153,6 +154,12 @@ class Graph(Composed[Any]):
         other.nodes = dict(nodes)
         other.ties = ties
         return other
+
+
+def check_name(what: str, name: object) -> None:
+    """Whether every store can hold it and every drawing show it. Raises InvalidCall."""
+    if not isinstance(name, str) or not name.isprintable():
+        raise InvalidCall(f"{what} is {name!r}; use a str of printable characters")
 
 
 def _calling(node: GraphNode, call: Canvas[Any]) -> GraphNode:

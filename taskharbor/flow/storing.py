@@ -12,7 +12,7 @@ from taskharbor import codec, defaults
 from taskharbor.canvas import Canvas
 from taskharbor.errors import ConfigurationError, InvalidJob, StoreUnavailable
 from taskharbor.flow.compiler import Compiler, Draft
-from taskharbor.flow.graph import Graph
+from taskharbor.flow.graph import Graph, check_name
 from taskharbor.flow.plan import Edge, Flow, Node, Part
 from taskharbor.flow.result import FlowResult, GroupResult
 from taskharbor.flow.tasks import JOIN, find, join_call
@@ -243,6 +243,8 @@ def _head(
     *,
     least: Retention | None = None,
 ) -> Flow:
+    name = own.get("name") or (canvas.name if isinstance(canvas, Graph) else "")
+    check_name("the name of a flow", name)
     kept = {node.message.retention for node in nodes}
     if least is not None:
         kept.add(least)
@@ -250,7 +252,7 @@ def _head(
         id=flow_id,
         size=len(nodes),
         edges=laid.edges,
-        name=own.get("name") or (canvas.name if isinstance(canvas, Graph) else ""),
+        name=name,
         result=nodes[laid.result].message.id,
         idempotency_key=own.get("idempotency_key"),
         expires_in=own.get("expires"),

@@ -478,6 +478,14 @@ def test_a_graph_in_a_circle_is_refused() -> None:
         graph.add("a", add.s(1))
 
 
+@pytest.mark.parametrize("name", [5, "line\nline", "nul\0", "half \udc80"])
+def test_a_name_that_a_store_could_not_hold_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidCall, match="use a str of printable characters"):
+        Graph("names").add(name, add.s(1))
+    with pytest.raises(InvalidCall, match="use a str of printable characters"):
+        group(add.s(1)).apply_async(name=name)
+
+
 def test_a_flow_result_pickles() -> None:
     import pickle
 
