@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack
 
+from taskharbor.errors import InvalidCall
 from taskharbor.options import CallOptions
 
 if TYPE_CHECKING:
@@ -52,16 +53,17 @@ class Canvas(Generic[R_co]):
         """The app of the first task in it."""
 
     def __or__(self, other: Canvas[S]) -> Chain[S]:
-        """First this, then ``other`` with what this has returned before its own arguments."""
+        """First this, then ``other`` with what this has returned before its own arguments. Raises
+        InvalidCall."""
         from taskharbor.flow.builder import Chain
 
-        if not isinstance(other, Canvas):
-            return NotImplemented
+        check_part("a chain", other)
         return Chain((*Chain.steps_of(self), *Chain.steps_of(other)))
 
     def link(self, callback: Canvas[Any]) -> Self:
         """A copy that also starts ``callback``, with its result, when it has succeeded. What
-        becomes of that is not waited for by what comes after this."""
+        becomes of that is not waited for by what comes after this. Raises InvalidCall."""
+        check_part("a callback", callback)
         return self.tied(self.ties._replace(links=(*self.ties.links, callback)))
 
     def link_error(self, errback: Canvas[Any]) -> Self:
@@ -70,7 +72,9 @@ class Canvas(Generic[R_co]):
         It gets the dead job (a ``JobInfo``), the exception (a ``TaskFailed``) and the traceback's
         text before its own arguments; only the job's id if there is room for one more
         argument only; nothing if it is immutable. Of several deaths it hears of one.
+        Raises InvalidCall.
         """
+        check_part("an error callback", errback)
         return self.tied(self.ties._replace(errbacks=(*self.ties.errbacks, errback)))
 
     on_error = link_error
@@ -79,3 +83,12 @@ class Canvas(Generic[R_co]):
         """A copy whose failure does not fail the flow: what comes after it gets the exception
         (``TaskFailed`` or ``JobCancelled``) as its value. Of a group, every member's."""
         return self.tied(self.ties._replace(tolerated=allowed))
+
+
+def check_part(what: str, part: object) -> None:
+    """Whether ``what`` can be made of ``part``. Raises InvalidCall, a TypeError."""
+    if not isinstance(part, Canvas):
+        raise InvalidCall(
+            f"{what} is made of signatures, chains, groups, chords and graphs, not of "
+            f"{part!r}; write a call down with task.s(...)"
+        )

@@ -51,6 +51,7 @@ BATCH = 1000
 ENQUEUE_RETRY_SECONDS = (0.05, 0.25)
 """Pauses before an enqueue whose store was unreachable is sent again, with the same ids."""
 
+MAX_FLOW_NAME_CHARS = 255
 MAX_FLOW_NODES = 100_000
 MAX_FLOW_EDGES = 400_000
 FLOW_PAGE = 500

@@ -162,7 +162,8 @@ class Task(Generic[P, R]):
         if type(size) is not int or size < 1:
             raise InvalidCall(f"chunks of {size!r} can't be made; use a whole number from 1")
         rest = iter(items)
-        return Group(self.starmap(part) for part in iter(lambda: list(islice(rest, size)), []))
+        parts = iter(lambda: list(islice(rest, size)), [])
+        return Group((self.starmap(part) for part in parts), app=self.app)
 
     def message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message:
         """The job that a call of this task is. Raises like ``delay()``, but for the store's."""

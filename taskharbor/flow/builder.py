@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, overload
 
-from taskharbor.canvas import NO_TIES, Canvas, Ties
+from taskharbor.canvas import NO_TIES, Canvas, Ties, check_part
 from taskharbor.errors import InvalidCall
 from taskharbor.flow.composed import Composed, FlowOptions
 from taskharbor.options import CallOptions
@@ -21,6 +21,9 @@ C = TypeVar("C", bound=Canvas[Any])
 
 _FOR_THE_FIRST = frozenset({"countdown", "eta"})
 """Options that are for the jobs that a flow begins with, not for all."""
+
+_LATER: Any = object()
+"""In the place of a chord's body: None there is a mistake, and no chord without one."""
 
 
 class Chain(Composed[R]):
@@ -64,13 +67,20 @@ class Chain(Composed[R]):
 
 class Group(Composed[list[R]], Generic[R]):
     """Any number of parts side by side. Its value is the list of theirs, in their order; that of
-    a group directly inside of a group is not a list of its own: its members are this one's."""
+    a group directly inside of a group is not a list of its own: its members are this one's.
+    ``app``: where it belongs if it is empty and that is known."""
 
-    __slots__ = ("members",)
+    __slots__ = ("app", "members")
 
-    def __init__(self, members: Iterable[Canvas[Any]], ties: Ties = NO_TIES) -> None:
+    def __init__(
+        self,
+        members: Iterable[Canvas[Any]],
+        ties: Ties = NO_TIES,
+        app: TaskHarbor | None = None,
+    ) -> None:
         self.members = tuple(members)
         self.ties = ties
+        self.app = app
         _check("a group", self.members)
 
     def __repr__(self) -> str:
@@ -83,16 +93,18 @@ class Group(Composed[list[R]], Generic[R]):
         return iter(self.members)
 
     def tied(self, ties: Ties) -> Self:
-        return type(self)(self.members, ties)
+        return type(self)(self.members, ties, self.app)
 
     def clone(self, *args: Any, **kwargs: Any) -> Self:
-        return type(self)((member.clone(*args, **kwargs) for member in self.members), self.ties)
+        members = (member.clone(*args, **kwargs) for member in self.members)
+        return type(self)(members, self.ties, self.app)
 
     def set(self, **options: Unpack[CallOptions]) -> Self:
-        return type(self)((member.set(**options) for member in self.members), self.ties)
+        members = (member.set(**options) for member in self.members)
+        return type(self)(members, self.ties, self.app)
 
     def app_of(self) -> TaskHarbor | None:
-        return app_of(self.members)
+        return app_of(self.members) or self.app
 
     if TYPE_CHECKING:
         # The same methods; what they return is known to be a list's.
@@ -199,11 +211,11 @@ def group(*members: Any) -> Group[Any]:
 def chord(header: Group[Any] | Iterable[Canvas[Any]], /) -> Header: ...
 @overload
 def chord(header: Group[Any] | Iterable[Canvas[Any]], /, body: Canvas[R]) -> Chord[R]: ...
-def chord(header: Any, /, body: Canvas[Any] | None = None) -> Any:
+def chord(header: Any, /, body: Canvas[Any] = _LATER) -> Any:
     """A group and what is called with the list of its results: ``chord(header, body)``, the same
     as ``group(header) | body``; or ``chord(header)(body)``, which stores it. Raises InvalidCall."""
     members = header if isinstance(header, Group) else Group(_listed((header,)))
-    return Header(members) if body is None else Chord(members, body)
+    return Header(members) if body is _LATER else Chord(members, body)
 
 
 def _listed(parts: tuple[Any, ...]) -> list[Canvas[Any]]:
@@ -214,11 +226,7 @@ def _listed(parts: tuple[Any, ...]) -> list[Canvas[Any]]:
 
 def _check(what: str, parts: Iterable[object]) -> None:
     for part in parts:
-        if not isinstance(part, Canvas):
-            raise InvalidCall(
-                f"{what} is made of signatures, chains, groups, chords and graphs, not of "
-                f"{part!r}; write a call down with task.s(...)"
-            )
+        check_part(what, part)
 
 
 def app_of(parts: Iterable[Canvas[Any]]) -> TaskHarbor | None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FOLD_OVER = 6
 """How many jobs that are alike are drawn one by one."""
 
+_IN_MERMAID = str.maketrans({'"': "#quot;", "\\": "#92;", "\n": "<br/>", "\r": ""})
+"""A label in quotes has no escapes but these; a backslash before an n would break the line."""
+
 _SIGNS = {
     State.SUCCEEDED: "✓",
     State.DEAD: "✗",
@@ -117,7 +120,7 @@ class Drawing:
         bunches = self.bunches()
         lines = ["flowchart TD"]
         for bunch in bunches:
-            title = f"{_SIGNS[bunch.state]} {bunch.title}".replace('"', "#quot;")
+            title = f"{_SIGNS[bunch.state]} {bunch.title}".translate(_IN_MERMAID)
             lines.append(f'    n{bunch.number}["{title}"]:::{bunch.state}')
         for source, bunch in _arrows(bunches):
             arrow = {"death": "-. error .->", "end": "-->|end|"}.get(bunch.kind, "-->")

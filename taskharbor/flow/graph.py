@@ -85,7 +85,9 @@ class Graph(Composed[Any]):
         by_name = isinstance(inputs, Mapping)
         kwargs: Mapping[str, Source] = dict(inputs) if isinstance(inputs, Mapping) else {}
         args = () if by_name else tuple(inputs)
-        self.nodes[name] = GraphNode(name, call, args, kwargs, tuple(after))
+        waited = tuple(after)
+        _check_sources(name, [*args, *kwargs.values()], waited)
+        self.nodes[name] = GraphNode(name, call, args, kwargs, waited)
         return name
 
     def in_order(self) -> list[GraphNode]:
@@ -156,10 +158,25 @@ class Graph(Composed[Any]):
         return other
 
 
-def check_name(what: str, name: object) -> None:
+def check_name(what: str, name: object, *, most: int | None = None) -> None:
     """Whether every store can hold it and every drawing show it. Raises InvalidCall."""
     if not isinstance(name, str) or not name.isprintable():
         raise InvalidCall(f"{what} is {name!r}; use a str of printable characters")
+    if most is not None and len(name) > most:
+        raise InvalidCall(f"{what} has {len(name):,} characters; use at most {most}")
+
+
+def _check_sources(name: str, taken: Iterable[object], waited: Iterable[object]) -> None:
+    """What ``taken`` holds are names and lists of them, ``waited`` names. Raises InvalidCall."""
+    for source in taken:
+        listed = source if isinstance(source, Sequence) else (source,)
+        if not all(isinstance(each, str) for each in listed):
+            raise InvalidCall(
+                f"node {name!r} takes {source!r}; use the name of a node, or a list of names"
+            )
+    for source in waited:
+        if not isinstance(source, str):
+            raise InvalidCall(f"node {name!r} waits for {source!r}; use the name of a node")
 
 
 def _calling(node: GraphNode, call: Canvas[Any]) -> GraphNode:

@@ -45,7 +45,7 @@ class Laid(NamedTuple):
 
 
 def app_for(canvas: Canvas[Any]) -> TaskHarbor:
-    """Raises ConfigurationError for a flow without any task."""
+    """Raises ConfigurationError for a flow that no task has made: ``group()``, an empty graph."""
     app = canvas.app_of()
     if app is None:
         raise ConfigurationError(
@@ -244,7 +244,7 @@ def _head(
     least: Retention | None = None,
 ) -> Flow:
     name = own.get("name") or (canvas.name if isinstance(canvas, Graph) else "")
-    check_name("the name of a flow", name)
+    check_name("the name of a flow", name, most=defaults.MAX_FLOW_NAME_CHARS)
     kept = {node.message.retention for node in nodes}
     if least is not None:
         kept.add(least)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from taskharbor.errors import ConfigurationError
+from taskharbor.errors import ConfigurationError, InvalidCall
 from taskharbor.flow.gathered import Gathered
 from taskharbor.signature import Signature
 from taskharbor.wiring import runs
@@ -43,17 +43,29 @@ def join_call(
 
 
 def each_call(task: Task[..., Any], items: Iterable[Any], *, star: bool) -> Signature[Any]:
-    """One job that calls ``task`` for every item, in order, with the options of ``task``."""
+    """One job that calls ``task`` for every item, in order, with the options of ``task``. Raises
+    InvalidCall for an item that ``star`` can't take apart, ConfigurationError."""
     if task.transactional:
         raise ConfigurationError(
             f"{task.name} is transactional, and each job of it has a transaction of its own; make "
             "a group of its calls"
         )
     name = "taskharbor." + ("a" if task.is_async else "") + ("starmap" if star else "map")
-    listed = [tuple(item) for item in items] if star else list(items)
+    listed = [_arguments(task, item) for item in items] if star else list(items)
     own = _own_tasks(task.app)[name]
     other = type(own)(task.app, own.function, name=name, options=task.options)
     return Signature(other.using(**task.call_options), (task.name, listed), {}, True)
+
+
+def _arguments(task: Task[..., Any], item: Any) -> tuple[Any, ...]:
+    try:
+        arguments = iter(item)
+    except TypeError:
+        raise InvalidCall(
+            f"{item!r} is not the arguments of a call of {task.name}; give a tuple for each call, "
+            "or use map()"
+        ) from None
+    return tuple(arguments)
 
 
 def _own_tasks(app: TaskHarbor) -> dict[str, Task[..., Any]]:

@@ -1,6 +1,7 @@
 """What flows come to: as Celery documents its canvas, where it does."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from taskharbor import (
     testing,
 )
 from taskharbor.canvas import Canvas
-from taskharbor.errors import ConfigurationError, InvalidCall, InvalidJob
+from taskharbor.errors import ConfigurationError, InvalidCall, InvalidJob, ResultNotStored
 from taskharbor.flow.builder import Group
 from taskharbor.flow.plan import FlowState
 from taskharbor.middleware import Enqueue, EnqueueRequest, Middleware
@@ -172,8 +173,17 @@ def test_an_empty_group_is_an_empty_list() -> None:
     result = app.send(nothing)
     _run()
     assert result.get(timeout=0) == []
-    with pytest.raises(ConfigurationError, match="belongs to no app"):
+    with pytest.raises(ConfigurationError, match=r"belongs to no app; .*app\.send"):
         nothing.delay()
+    with pytest.raises(ConfigurationError, match=r"belongs to no app; .*app\.send"):
+        Graph().delay()
+
+
+def test_chunks_of_nothing_are_an_empty_list_of_their_task_s_app() -> None:
+    assert value_of(add.chunks([], 3)) == []
+    assert value_of(add.chunks([], 3), 1) == []
+    assert value_of(add.chunks([], 3).set(queue="mail").allow_failure()) == []
+    assert value_of(group(add.chunks([], 3)) | total.s()) == 0
 
 
 def test_a_group_s_result_has_those_of_its_members() -> None:
@@ -407,6 +417,51 @@ def test_what_goes_in_is_checked_before_anything_is_stored() -> None:
         group(7)  # type: ignore[call-overload]
     with pytest.raises(InvalidCall, match="at least one step"):
         chain()  # type: ignore[call-overload]
+    with pytest.raises(InvalidCall, match=r"^5 is not the arguments of a call of .*\.add;"):
+        add.starmap([(1, 2), 5])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda part: chain(add.s(1), part),
+        lambda part: add.s(1) | part,
+        lambda part: group(add.s(1), add.s(2)) | part,
+        lambda part: add.s(1).link(part),
+        lambda part: add.s(1).on_error(part),
+        lambda part: group(add.s(1)).link_error(part),
+        lambda part: chord([add.s(1)], part),
+        lambda part: chord([add.s(1)], body=part),
+        chord([add.s(1)]),
+    ],
+)
+@pytest.mark.parametrize("part", [add, 1, "add", None], ids=str)
+def test_what_is_no_call_written_down_is_refused_at_once(build: Any, part: Any) -> None:
+    with pytest.raises(TypeError, match=r"write a call down with task\.s\(") as raised:
+        build(part)
+    assert isinstance(raised.value, InvalidCall)
+    assert f"not of {part!r}" in str(raised.value)
+
+
+def test_a_mapped_task_that_returns_a_flow_is_dead() -> None:
+    result = spread.map([2]).delay()
+    _run()
+    with pytest.raises(TaskFailed, match="EncodeError"):
+        result.get(timeout=0)
+
+
+def test_a_missing_result_is_said_when_a_job_takes_it_or_the_list_is_read() -> None:
+    quiet = app.task(name="quiet", store_result=False)(lambda: None)
+    try:
+        result = group(quiet.s(), add.s(1)).delay()
+        _run()
+        assert result.state is FlowState.SUCCEEDED
+        with pytest.raises(ResultNotStored):
+            result.get(timeout=0)
+        with pytest.raises(InvalidJob, match="store_result=False"):
+            (group(quiet.s(), add.s(1)) | same.s()).delay()
+    finally:
+        del app.tasks["quiet"]
 
 
 def test_middleware_sees_the_calls_of_a_flow_and_can_change_them() -> None:
@@ -484,6 +539,41 @@ def test_a_name_that_a_store_could_not_hold_is_refused(name: Any) -> None:
         Graph("names").add(name, add.s(1))
     with pytest.raises(InvalidCall, match="use a str of printable characters"):
         group(add.s(1)).apply_async(name=name)
+
+
+def test_the_name_of_a_flow_has_at_most_255_characters() -> None:
+    result = group(add.s(1)).apply_async(name="n" * 255)
+    assert result.info().name == "n" * 255
+    with pytest.raises(InvalidCall, match="has 256 characters; use at most 255"):
+        group(add.s(1)).apply_async(name="n" * 256)
+    graph = Graph("n" * 256)
+    graph.add("a", add.s(1))
+    with pytest.raises(InvalidCall, match="has 256 characters; use at most 255"):
+        graph.delay()
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [{"inputs": [[["a"]]]}, {"inputs": [1]}, {"inputs": {"x": [["a"]]}}, {"after": [["a"]]}],
+    ids=str,
+)
+def test_a_node_waits_for_names_only(waits: Any) -> None:
+    graph = Graph("names")
+    graph.add("a", add.s(1))
+    with pytest.raises(InvalidCall, match="use the name of a node"):
+        graph.add("b", add.s(), **waits)
+    assert list(graph.nodes) == ["a"]
+
+
+def test_a_label_cannot_break_out_of_its_place_in_mermaid() -> None:
+    graph = Graph("labels")
+    graph.add('"a" \\n', add.s(1))
+    graph.add("b", add.s(), inputs=['"a" \\n'])
+    drawing = graph.delay().graph()
+    assert f'["○ #quot;a#quot; #92;n: {add.name}"]' in drawing.mermaid()
+    first, *others = drawing.nodes
+    drawing = replace(drawing, nodes=(first._replace(label="two\nlines"), *others))
+    assert f'["○ two<br/>lines: {add.name}"]' in drawing.mermaid()
 
 
 def test_a_flow_result_pickles() -> None:
