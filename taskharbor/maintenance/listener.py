@@ -82,6 +82,8 @@ class Listener:
             left = hinted_at + pause - now
             if left > 0 and (busy or now - began < AT_ONCE_SECONDS):
                 self._stop.wait(left)
-                continue
+                if busy:
+                    continue  # whoever takes the last hint finds this job as well
+            # Late, but never dropped: not every store says a second time what it said.
             self._hint()
-            hinted_at = now
+            hinted_at = time.monotonic()
