@@ -83,14 +83,7 @@ class ModelFlow:
             return self.created_at + (0 if self.doomed else defaults.UNSEALED_SECONDS)
         if self.finished_at is None:
             return None
-        keep = self.flow.retention
-        match self.state:
-            case FlowState.SUCCEEDED:
-                return self.finished_at + keep.succeeded
-            case FlowState.CANCELLED:
-                return self.finished_at + keep.cancelled
-            case _:
-                return self.finished_at + keep.dead
+        return self.finished_at + self.flow.kept_seconds(self.state)
 
 
 @dataclass(slots=True, eq=False)

@@ -51,6 +51,16 @@ class Node(NamedTuple):
     label: str = ""
 
 
+class FlowState(StrEnum):
+    """Where a flow stands; see ``flow.progress.flow_state``."""
+
+    BUILDING = "building"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 class Flow(NamedTuple):
     """The head of a flow. ``size`` nodes and ``edges`` edges make it whole.
 
@@ -70,6 +80,16 @@ class Flow(NamedTuple):
     expires_in: float | None = None
     retention: Retention = DEFAULT_RETENTION
 
+    def kept_seconds(self, state: FlowState) -> float:
+        """How long the whole flow is kept after it ended in ``state``."""
+        match state:
+            case FlowState.SUCCEEDED:
+                return self.retention.succeeded
+            case FlowState.CANCELLED:
+                return self.retention.cancelled
+            case _:
+                return self.retention.dead
+
 
 class Part(NamedTuple):
     """What is sent of a flow at once: at most ``defaults.BATCH`` nodes and as many edges.
@@ -84,13 +104,3 @@ class Part(NamedTuple):
     first: int = 0
     edges: tuple[Edge, ...] = ()
     seal: bool = False
-
-
-class FlowState(StrEnum):
-    """Where a flow stands; see ``flow.progress.flow_state``."""
-
-    BUILDING = "building"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"

@@ -98,14 +98,7 @@ class FlowRecord:
         """When it may be pruned; None while it has not ended."""
         if self.finished_at is None:
             return None
-        keep = self.flow.retention
-        match self.state:
-            case FlowState.SUCCEEDED:
-                return self.finished_at + keep.succeeded
-            case FlowState.CANCELLED:
-                return self.finished_at + keep.cancelled
-            case _:
-                return self.finished_at + keep.dead
+        return self.finished_at + self.flow.kept_seconds(self.state)
 
     def info(self) -> FlowInfo:
         return FlowInfo(
