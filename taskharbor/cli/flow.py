@@ -11,6 +11,7 @@ import click
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.options import store_options
 from taskharbor.cli.output import iso, local, print_json, print_table
+from taskharbor.cli.paging import whole_page
 from taskharbor.cli.target import open_app
 from taskharbor.flow.plan import FlowState
 
@@ -42,7 +43,10 @@ def list_flows(
       taskharbor flow list --json | jq -r '.flows[] | select(.state == "failed") | .id'
     """
     with open_app(url, app_path) as app:
-        flows, cursor = _page(_flows(app), cursor, limit)
+        driver = _flows(app)
+        flows, cursor = whole_page(
+            lambda after, most: driver.list_flows(cursor=after, limit=most), cursor, limit
+        )
     if as_json:
         print_json({"flows": [shape(info) for info in flows], "cursor": cursor})
         return
@@ -56,17 +60,6 @@ def list_flows(
     print_table(("ID", "NAME", "STATE", "DONE", "STORED"), rows)
     if cursor is not None:
         click.echo(f"\nMore: the same command with --cursor {cursor}", err=True)
-
-
-def _page(driver: FlowDriver, cursor: str | None, limit: int) -> tuple[list[FlowInfo], str | None]:
-    """``limit`` flows if there are as many, and where it goes on."""
-    flows: list[FlowInfo] = []
-    while True:
-        page = driver.list_flows(cursor=cursor, limit=limit - len(flows))
-        flows += page.flows
-        cursor = page.cursor
-        if cursor is None or len(flows) >= limit:
-            return flows, cursor
 
 
 @flow.command()

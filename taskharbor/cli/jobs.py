@@ -11,11 +11,12 @@ import click
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.options import listing_options, store_options
 from taskharbor.cli.output import print_json
+from taskharbor.cli.paging import whole_page
 from taskharbor.cli.target import open_store
 from taskharbor.states import State
 
 if TYPE_CHECKING:
-    from taskharbor.drivers.base import InspectableDriver, Job, JobFilter
+    from taskharbor.drivers.base import JobFilter
 
 _STATES = [str(state) for state in State]
 
@@ -60,27 +61,15 @@ def show_page(
     from taskharbor.cli import views
 
     with open_store(url, app_path) as driver:
-        jobs, cursor = _whole_page(driver, where, cursor, limit)
+        jobs, cursor = whole_page(
+            lambda after, most: driver.list_jobs(where, cursor=after, limit=most), cursor, limit
+        )
     if as_json:
         print_json({"jobs": [views.brief(job) for job in jobs], "cursor": cursor})
         return
     views.print_jobs(jobs)
     if cursor is not None:
         click.echo(f"\nMore: the same command with --cursor {cursor}", err=True)
-
-
-def _whole_page(
-    driver: InspectableDriver, where: JobFilter, cursor: str | None, limit: int
-) -> tuple[list[Job], str | None]:
-    """``limit`` jobs if there are as many, and where it goes on: one call of a store may look at
-    many jobs and find few."""
-    jobs: list[Job] = []
-    while True:
-        page = driver.list_jobs(where, cursor=cursor, limit=limit - len(jobs))
-        jobs += page.jobs
-        cursor = page.cursor
-        if cursor is None or len(jobs) >= limit:
-            return jobs, cursor
 
 
 @click.command()
