@@ -212,7 +212,8 @@ def _of_postgres(site: Site) -> Iterator[tuple[str, float]]:
 
 
 _POSTGRES = {
-    "connections": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()",
+    "connections": "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND backend_type = 'client backend'",
     "MB": "SELECT pg_database_size(current_database()) / 1048576.0",
     # Between two vacuums they come and go with the load: counted in thousands.
     "dead tuples / 1000": "SELECT coalesce(sum(n_dead_tup), 0) / 1000 FROM pg_stat_user_tables",
