@@ -17,8 +17,6 @@ they see their limit when they look (``current_job().check()``), or the hard lim
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -30,51 +28,34 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from taskharbor import codec
 from taskharbor.canvas import Canvas
 from taskharbor.context import Control, JobContext, enter
-from taskharbor.control import Cancel, Reject, Replace, Retry, Snooze, SoftTimeLimit, Steering
-from taskharbor.decision import (
-    CancelledItself,
-    Failed,
-    HandedOver,
-    Lost,
-    NotKnown,
-    Outcome,
-    Snoozed,
-    Succeeded,
-    Undecodable,
-    decide,
-)
-from taskharbor.errors import (
-    ConfigurationError,
-    DecodeError,
-    EncodeError,
-    InputNotReady,
-    JobError,
-    PayloadTooLarge,
-    ResultNotStored,
-    StoreError,
-    TransactionEnded,
-    UnknownWireVersion,
-)
-from taskharbor.flow.gathered import Gathered
-from taskharbor.lease import Guard, Reservation
+from taskharbor.control import SoftTimeLimit
+from taskharbor.decision import Failed, HandedOver, Succeeded, Undecodable, decide
+from taskharbor.errors import DecodeError, EncodeError, JobError, StoreError
+from taskharbor.lease import Reservation
 from taskharbor.message import DEFAULT_POLICY, Policy, read_body
 from taskharbor.settlement import Settlement
 from taskharbor.signals import AttemptStarted
-from taskharbor.states import Reason
 from taskharbor.transactional import require
+from taskharbor.worker.event_loops import EventLoops
 from taskharbor.worker.flowing import glue, wired_arguments
 from taskharbor.worker.ordinary import end_copy
+from taskharbor.worker.outcomes import (
+    Ended,
+    Replaced,
+    failure,
+    not_committed,
+    not_known,
+    raised,
+    replaced_in_transaction,
+    returned,
+    unread,
+)
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
     from taskharbor.task import Task
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
-_STORE_AWAY_SECONDS = (0.5, 1.5)
-"""How long a transactional job waits that found no connection: the store may be out of them."""
 
 
 class Work(NamedTuple):
@@ -87,20 +68,6 @@ class Work(NamedTuple):
     timeout: float | None
 
 
-class Ended(NamedTuple):
-    """How an attempt ended, and the exception that ended it."""
-
-    outcome: Outcome
-    exception: BaseException | None = None
-
-
-class Replaced(NamedTuple):
-    """Instead of that: the task gave its work to ``canvas``, which is to be stored first."""
-
-    canvas: Canvas[Any]
-    exception: BaseException | None = None
-
-
 class Executor:
     """Runs the attempts of one process. ``threads``: how many sync tasks ``run_async`` may run at
     once."""
@@ -110,8 +77,7 @@ class Executor:
         self._rng = rng or Random()
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
-        self._here = threading.local()
-        self._runners: list[asyncio.Runner] = []
+        self._loops = EventLoops()
 
     def run(self, job: Reservation, control: Control) -> Settlement:
         """Run the attempt in this thread; a coroutine in an event loop that the thread keeps."""
@@ -171,14 +137,11 @@ class Executor:
             policy = read_body(job.body).policy
         except DecodeError:
             policy = DEFAULT_POLICY
-        return self._settle(job, policy, Ended(Failed(_failure(error)), error))
+        return self._settle(job, policy, Ended(Failed(failure(error)), error))
 
     def close(self) -> None:
         """End the event loops and threads. What still runs in a thread is left to the process."""
-        for runner in self._runners:
-            runner.close()
-        self._runners.clear()
-        self._here = threading.local()
+        self._loops.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -194,7 +157,7 @@ class Executor:
             control.begin(call.timeout)
             task = self._app.tasks.get(job.task) or glue(self._app, job.task)
             if task is None:
-                return policy, Ended(NotKnown(_failure(_unknown_task(self._app, job))))
+                return policy, not_known(self._app.name, job.task)
             if job.awaits is not None:
                 return policy, self._resume(job, task)
             if policy.max_attempts == 1 or task.options.settle == "each":
@@ -204,34 +167,18 @@ class Executor:
             else:
                 args, kwargs = wired_arguments(self._app, job, call, call.wiring, task)
         except Exception as error:
-            ended = self._unread(error)
+            ended = unread(error, self._rng)
             if ended is None:
                 raise  # a bug of ours: what user code raises there is a DecodeError,
             return policy, ended
         except BaseException as error:  # noqa: BLE001 - or a constructor of its classes that exits
-            return policy, Ended(Undecodable(_failure(error)), error)
+            return policy, Ended(Undecodable(failure(error)), error)
         context = JobContext(job, call, control, task.options.max_result_bytes)
         if self._app.signals.started.handlers:
             self._app.signals.started.send(
                 AttemptStarted(job.id, job.task, job.queue, job.attempt, job.fence)
             )
         return policy, Work(task, args, kwargs, context, call.timeout)
-
-    def _unread(self, error: Exception) -> Ended | None:
-        """What it means for a job that it could not be read."""
-        match error:
-            case UnknownWireVersion():
-                return Ended(NotKnown(_failure(error), Reason.UNKNOWN_VERSION), error)
-            case DecodeError():
-                return Ended(Undecodable(_failure(error)), error)
-            case InputNotReady():
-                return Ended(Failed(_failure(error)), error)
-            case ResultNotStored() | PayloadTooLarge():
-                return Ended(Failed(_failure(error), retryable=False), error)
-            case StoreError():
-                logger.warning("what a job takes from its flow could not be read: %s", error)
-                return Ended(Snoozed(self._rng.uniform(*_STORE_AWAY_SECONDS)), error)
-        return None
 
     def _resume(self, job: Reservation, task: Task[..., Any]) -> Ended:
         """What the flow that the job gave its work to has come to, is what the job comes to."""
@@ -240,7 +187,7 @@ class Executor:
         try:
             return Ended(outcome_of_awaited(self._app, job, task))
         except (EncodeError, JobError) as error:
-            return Ended(Failed(_failure(error), retryable=False), error)
+            return Ended(Failed(failure(error), retryable=False), error)
 
     # --- running it -----------------------------------------------------------------------------
 
@@ -261,8 +208,8 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
             # The limit may have struck in the 'finally', before its only line.
             control.interrupt = None
-            return _raised(work, error)
-        return _returned(task, value)
+            return raised(work.task, work.job, error)
+        return returned(task, value)
 
     def _call_in_thread(self, work: Work, control: Control) -> Ended | Replaced:
         """In a process forked in here no other thread lives: it has to end where it is."""
@@ -284,14 +231,14 @@ class Executor:
                 args = [transaction.connection, *work.args]
                 ended = self._call_in_thread(work._replace(args=args), control)
                 if isinstance(ended, Replaced):
-                    ended = _refused(work.task)
+                    ended = replaced_in_transaction(work.task)
                 if isinstance(ended.outcome, Succeeded):
                     transaction.succeed(ended.outcome.result)
                 else:
                     transaction.verify()
             control.settled = isinstance(ended.outcome, Succeeded)
         except Exception as error:  # noqa: BLE001 - a constraint that the commit checked, for one
-            return _not_committed(work, error, begun, self._rng)
+            return not_committed(work.task, work.job, error, begun=begun, rng=self._rng)
         return ended
 
     async def _await(self, work: Work) -> Ended | Replaced:
@@ -307,40 +254,16 @@ class Executor:
             current = asyncio.current_task()
             if current is not None and current.cancelling():
                 raise  # it is us who are cancelled
-            return _raised(work, error)
+            return raised(work.task, work.job, error)
         except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
-            return _raised(work, error)
-        return _returned(task, value)
+            return raised(work.task, work.job, error)
+        return returned(task, value)
 
     def _run_coroutine(self, work: Work) -> Ended | Replaced:
-        runner = self._runner()
         try:
-            # Not Runner.run(): looking after SIGINT doubles what a short attempt costs, and a
-            # worker's child ignores it.
-            loop = runner.get_loop()
-            attempt = loop.create_task(self._await(work), context=copy_context())
-            return loop.run_until_complete(attempt)
+            return self._loops.run(self._await(work))
         except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
-            # SystemExit or KeyboardInterrupt out of an asyncio task that the task's code started:
-            # asyncio stops the loop then, and leaves everything else in it hanging.
-            self._discard(runner)
-            return _raised(work, error)
-
-    def _runner(self) -> asyncio.Runner:
-        """This thread's event loop: kept, so that clients bound to it live from job to job."""
-        runner: asyncio.Runner | None = getattr(self._here, "runner", None)
-        if runner is None:
-            runner = self._here.runner = asyncio.Runner()
-            self._runners.append(runner)
-        return runner
-
-    def _discard(self, runner: asyncio.Runner) -> None:
-        del self._here.runner
-        self._runners.remove(runner)
-        try:
-            runner.close()
-        except BaseException:  # what the loop still held raised the same again
-            logger.warning("an event loop that a task had stopped did not close", exc_info=True)
+            return raised(work.task, work.job, error)
 
     # --- what becomes of it -----------------------------------------------------------------------
 
@@ -351,7 +274,7 @@ class Executor:
         try:
             return Ended(HandedOver(store_awaited(self._app, canvas, job.id)))
         except Exception as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
-            return Ended(Failed(_failure(error), retryable=isinstance(error, StoreError)), error)
+            return Ended(Failed(failure(error), retryable=isinstance(error, StoreError)), error)
 
     def _settle(self, job: Reservation, policy: Policy, ended: Ended) -> Settlement:
         # Of the store's clock decide() only needs a moment of this lease.
@@ -359,7 +282,7 @@ class Executor:
         try:
             settlement = decide(job, policy, ended.outcome, now=now, rng=self._rng)
         except DecodeError as error:  # the policy in the job's body
-            corrupt = Undecodable(_failure(error))
+            corrupt = Undecodable(failure(error))
             settlement = decide(job, DEFAULT_POLICY, corrupt, now=now, rng=self._rng)
         self._app.signals.attempt_ended(job, settlement, ended.exception)
         return settlement
@@ -381,89 +304,3 @@ async def _within(seconds: float | None, awaitable: Awaitable[T]) -> T:
         if limit.expired():
             raise SoftTimeLimit from error.__cause__
         raise
-
-
-def _returned(task: Task[..., Any], value: object) -> Ended | Replaced:
-    if isinstance(value, Canvas):
-        return Replaced(value)
-    if not task.options.store_result:
-        return Ended(Succeeded(None))
-    if type(value) is Gathered:
-        return Ended(Succeeded(value.encode()))
-    try:
-        result = codec.encode(value, limit=task.options.max_result_bytes, what="result")
-    except BaseException as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
-        failed = Failed(_failure(error), Reason.UNENCODABLE_RESULT, retryable=False)
-        return Ended(failed, error)
-    return Ended(Succeeded(result))
-
-
-def _raised(work: Work, error: BaseException) -> Ended | Replaced:
-    error = _steering(error)
-    match error:
-        case Retry():
-            shown = error.__cause__ or error
-            return Ended(Failed(_failure(shown), Reason.RETRY_ASKED, delay=error.delay), error)
-        case Reject():
-            return Ended(Failed(_failure(error), Reason.REJECTED, retryable=False), error)
-        case Replace():
-            return Replaced(error.canvas, error)
-        case Snooze():
-            return Ended(Snoozed(error.delay), error)
-        case Cancel():
-            # What an operator asked for, and the task heeded, is the operator's doing.
-            reason = Reason.OPERATOR if work.job.cancelled else Reason.TASK
-            return Ended(CancelledItself(_failure(error), reason), error)
-        case _:
-            reason = Reason.TIMED_OUT if isinstance(error, SoftTimeLimit) else Reason.RAISED
-            retryable = work.task.options.retries(error)
-            return Ended(Failed(_failure(error), reason, retryable), error)
-
-
-def _refused(task: Task[..., Any]) -> Ended:
-    error = ConfigurationError(
-        f"{task.name} is transactional, and its transaction can't commit with a flow that has yet "
-        "to run; enqueue the flow with connection=, or drop transactional=True"
-    )
-    return Ended(Failed(_failure(error), retryable=False), error)
-
-
-def _not_committed(work: Work, error: Exception, begun: bool, rng: Random) -> Ended | Replaced:
-    """Why a transaction did not end as it should, and what that makes of its attempt."""
-    if isinstance(error, TransactionEnded | ConfigurationError):
-        return Ended(Failed(_failure(error), retryable=False), error)
-    if isinstance(error, StoreError):
-        if not begun:
-            logger.warning("a transactional job could not begin: %s", error)
-            return Ended(Snoozed(rng.uniform(*_STORE_AWAY_SECONDS)), error)
-        # Whatever the task did is undone: as if it had not started, but for the count of losses,
-        # which ends a job whose own statements break the connection again and again.
-        return Ended(Lost(_failure(error), started=False, guard=Guard.VALID), error)
-    # A lost lease among others: the store refuses what is made of that.
-    return _raised(work, error)
-
-
-def _steering(error: BaseException) -> BaseException:
-    """The Steering inside groups of one, which asyncio.TaskGroup makes of it; else ``error``."""
-    inner = error
-    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
-        inner = inner.exceptions[0]
-    return inner if isinstance(inner, Steering) else error
-
-
-def _failure(error: BaseException) -> bytes:
-    try:
-        return codec.Failure.of(error).encode()
-    except Exception:  # noqa: BLE001 - out of memory or stack: the class is all we can name
-        return codec.Failure(type(error).__name__, type(error).__module__, "").encode()
-
-
-class UnknownTask(LookupError):
-    """Shown in the history of a job whose task this worker does not have."""
-
-
-def _unknown_task(app: TaskHarbor, job: Reservation) -> UnknownTask:
-    return UnknownTask(
-        f"this worker's app {app.name!r} has no task {job.task!r}; import the module that defines "
-        "it in the app that the worker loads, or deploy the code that has it"
-    )
