@@ -41,6 +41,7 @@ class NoLine:
     """The control of an attempt that nobody watches."""
 
     cancelled = False
+    interrupted = False
 
     def __init__(self) -> None:
         self.deadline: float | None = None

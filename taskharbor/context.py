@@ -40,6 +40,10 @@ class Control(Protocol):
     the thread of ``run()`` may call it. None whenever raising there would hit our own code; a
     handler that finds None does nothing."""
 
+    interrupted: bool
+    """The soft limit has passed and was signalled. Looked at by the executor once ``interrupt`` is
+    set: the signal may have come while the payload was still being decoded."""
+
     urgent: bool
     """Set by the executor before user code runs: the settlement must be in the store before
     anything else is started, since running this job again would be worse than waiting."""
@@ -271,6 +275,7 @@ class Detached:
     __slots__ = ("deadline", "interrupt", "settled", "urgent")
 
     cancelled = False
+    interrupted = False
 
     def __init__(self) -> None:
         self.deadline: float | None = None

@@ -183,6 +183,7 @@ class _Control:
         self._started = time.monotonic()
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
+        self.interrupted = False
         self.urgent = False
         self.settled = False
 

@@ -6,9 +6,10 @@ knows no store and keeps no time: whoever runs the attempt gives it a ``Control`
 Promises. Whatever the job's bytes and the task's code do, a settlement comes back: every exception
 of user code is an outcome, also MemoryError, RecursionError, KeyboardInterrupt and SystemExit (a
 task that calls ``sys.exit()`` has failed; it does not stop the worker). The soft limit reaches user
-code only: ``control.interrupt`` is None again before our own code goes on. Each attempt has a
-context of its own, so that context variables do not leak into the next job. In a process that the
-task's code has forked nothing comes back: when that code ends there, so does the process.
+code only: ``control.interrupt`` is None again before our own code goes on; one that passes while
+the payload is decoded strikes at once when that is done. Each attempt has a context of its own, so
+that context variables do not leak into the next job. In a process that the task's code has forked
+nothing comes back: when that code ends there, so does the process.
 
 Does not work: a sync task in a thread, and a coroutine that blocks its loop, are not interrupted;
 they see their limit when they look (``current_job().check()``), or the hard limit ends the process.
@@ -198,6 +199,8 @@ class Executor:
         try:
             try:
                 control.interrupt = _strike
+                if control.interrupted:
+                    _strike()
                 if self._app.stack.attempts:
                     call = partial(task.invoke, *work.args, **work.kwargs)
                     value = self._app.stack.attempt(task, work.job, call)

@@ -4,7 +4,8 @@ The heartbeat thread names the attempt by its fence and sends the main thread a 
 the handler in the main thread between two bytecodes, where it may find any of these:
 
 * the attempt's own code: it raises there, once;
-* the executor before or after that code: the attempt's ``interrupt`` is None, nothing happens;
+* the executor after that code: the attempt's ``interrupt`` is None, nothing happens;
+* the executor before that code: nothing happens yet, but the executor finds ``interrupted`` set;
 * the next attempt, or none: its fence is another one, nothing happens.
 
 The handler and the code it looks at run in one thread, so what it sees can't change under it. Not

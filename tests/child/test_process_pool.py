@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -146,6 +147,27 @@ def test_the_soft_limit_interrupts_a_task_that_computes(yard: Yard) -> None:
     result = busy.delay()
     yard.child()
     assert yard.wait_for_state(result.id, State.DEAD).reason is Reason.TIMED_OUT
+
+
+@dataclass
+class SlowToRead:
+    """Takes longer to come out of its bytes than its task is given."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        time.sleep(self.seconds)
+
+
+def test_the_soft_limit_that_passes_while_arguments_are_decoded_is_kept(yard: Yard) -> None:
+    @yard.app.task(timeout=0.2, max_attempts=1)
+    def sleeper(slow: SlowToRead) -> None:
+        time.sleep(30)
+
+    result = sleeper.delay({"seconds": 0.5})  # type: ignore[arg-type]  # rebuilt in the child
+    yard.child()
+    job = yard.wait_for_state(result.id, State.DEAD)
+    assert Failure.decode(job.error or b"").type == "SoftTimeLimit", "not the hard limit"
 
 
 def test_a_task_can_clean_up_when_its_limit_strikes(yard: Yard) -> None:

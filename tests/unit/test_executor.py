@@ -43,6 +43,7 @@ class Line:
     def __init__(self, *, strike_after: float | None = None) -> None:
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
+        self.interrupted = False
         self.urgent = False
         self.settled = False
         self.cancelled = False

@@ -73,6 +73,24 @@ def test_a_signal_outside_of_the_tasks_code_does_nothing(
     interrupter.fire(8)  # the attempt's interrupt is None here
 
 
+def test_a_limit_that_passes_before_the_tasks_code_strikes_when_that_begins(
+    station: Station, interrupter: Interrupter
+) -> None:
+    app = TaskHarbor("memory://")
+    started: list[int] = []
+
+    @app.task(name="late")
+    def late() -> None:
+        started.append(1)
+
+    job = reserve(app, "late", 8)
+    attempt = attempt_at(station, job)
+    attempt.interrupted = True  # what the heartbeat thread does before it fires
+    interrupter.fire(8)
+    assert Executor(app).run(job, attempt).reason is Reason.TIMED_OUT
+    assert started == []
+
+
 class Hail:
     """A thread that fires at whatever runs right then, again and again."""
 
