@@ -22,7 +22,7 @@ from taskharbor.drivers.base import Exchange, Settled, Want
 from taskharbor.ids import new_id
 from taskharbor.lease import Reservation, Verdict
 from taskharbor.settlement import Settlement
-from taskharbor.states import State
+from taskharbor.states import Move, State
 from taskharbor.worker.attempt import Attempt, Station
 from taskharbor.worker.child import run_child
 from taskharbor.worker.config import ChildContext, WorkerConfig
@@ -103,6 +103,7 @@ class StageBench:
             app.driver, "holder", Settler(), table, Alarm(), slots=1, lease_seconds=LEASE_SECONDS
         )
         self.executor = Executor(app)
+        assert self.executor.run(self.jobs[0], Idle()).move is Move.SUCCEED
 
     def stages(self) -> dict[str, Callable[[], None]]:
         return {
@@ -141,7 +142,9 @@ class Idle:
 
     deadline: float | None = None
     interrupt: Callable[[], None] | None = None
+    interrupted = False
     urgent = False
+    settled = False
     cancelled = False
 
     def begin(self, timeout: float | None) -> None: ...

@@ -47,6 +47,7 @@ class NoLine:
         self.deadline: float | None = None
         self.interrupt: Callable[[], None] | None = None
         self.urgent = False
+        self.settled = False
 
     def begin(self, timeout: float | None) -> None:
         self.deadline = timeout

@@ -21,6 +21,7 @@ import pytest
 # Before the parts are imported: a failing rule then shows both sides of its comparison.
 pytest.register_assert_rewrite(
     "taskharbor.conformance.flow_machine",
+    "taskharbor.conformance.flow_support",
     "taskharbor.conformance.machine",
     "taskharbor.conformance.rules",
     "taskharbor.conformance.support",

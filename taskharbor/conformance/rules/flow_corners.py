@@ -8,7 +8,7 @@ import pytest
 
 from taskharbor import defaults
 from taskharbor.clock import ManualClock
-from taskharbor.conformance.rules.flowing import (
+from taskharbor.conformance.flow_support import (
     FLOW,
     FlowSuite,
     die,

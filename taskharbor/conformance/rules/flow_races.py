@@ -14,8 +14,8 @@ import pytest
 from taskharbor import defaults
 from taskharbor.clock import ManualClock
 from taskharbor.conformance import racer
+from taskharbor.conformance.flow_support import FlowSuite
 from taskharbor.conformance.harness import Harness
-from taskharbor.conformance.rules.flowing import FlowSuite
 from taskharbor.conformance.rules.races import Racers
 from taskharbor.conformance.support import all_pages, get, settle, take
 from taskharbor.drivers.base import JobFilter
