@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskharbor import defaults
-from taskharbor.cli.options import check_with, listing_options, moment, seconds, store_options
+from taskharbor.cli.options import (
+    listing_options,
+    moment,
+    queue_option,
+    seconds,
+    store_options,
+    task_option,
+)
 from taskharbor.cli.output import print_json
 from taskharbor.cli.target import open_store
-from taskharbor.message import check_name
 from taskharbor.states import State
 
 if TYPE_CHECKING:
-    from taskharbor.drivers.base import InspectableDriver, JobFilter, RequeueVerdict
+    from taskharbor.drivers.base import InspectableDriver, Job, JobFilter, RequeueVerdict
 
 _DEAD = frozenset({State.DEAD})
 
@@ -53,18 +59,8 @@ def list_dead(
 @dlq.command()
 @click.argument("job_ids", metavar="[JOB_ID...]", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All dead jobs that match --queue and --task.")
-@click.option(
-    "--queue",
-    metavar="NAME",
-    callback=check_with(check_name, "queue"),
-    help="Only if the job is in this queue.",
-)
-@click.option(
-    "--task",
-    metavar="NAME",
-    callback=check_with(check_name, "task"),
-    help="With --all: only jobs of this task.",
-)
+@queue_option("Only if the job is in this queue.")
+@task_option("With --all: only jobs of this task.")
 @click.option("--eta", type=moment, metavar="MOMENT", help="Not before then; RFC 3339 or unix.")
 @click.option("--countdown", type=seconds, default=0.0, help="Not before so long from now.")
 @click.option("--keep-attempts", is_flag=True, help="Go on counting: one more attempt each.")
@@ -127,17 +123,18 @@ def _requeue_all(
     driver: InspectableDriver, where: JobFilter, how: dict[str, Any]
 ) -> Counter[RequeueVerdict]:
     counts: Counter[RequeueVerdict] = Counter()
-    for job_ids in _pages(driver, where):
+    for jobs in _pages(driver, where):
+        job_ids = [job.id for job in jobs]
         counts.update(driver.requeue(job_ids, states=_DEAD, queue=where.queue, **how))
     return counts
 
 
-def _pages(driver: InspectableDriver, where: JobFilter) -> Iterator[list[str]]:
+def _pages(driver: InspectableDriver, where: JobFilter) -> Iterator[list[Job]]:
     cursor = None
     while True:
         page = driver.list_jobs(where, cursor=cursor, limit=defaults.BATCH)
         if page.jobs:
-            yield [job.id for job in page.jobs]
+            yield page.jobs
         cursor = page.cursor
         if cursor is None:
             return
@@ -146,28 +143,24 @@ def _pages(driver: InspectableDriver, where: JobFilter) -> Iterator[list[str]]:
 def _report_counts(counts: Counter[RequeueVerdict], as_json: bool) -> None:
     from taskharbor.drivers.base import RequeueVerdict
 
-    requeued, key_held = counts[RequeueVerdict.REQUEUED], counts[RequeueVerdict.KEY_HELD]
+    # Any other verdict: somebody else saw to the job meanwhile.
+    stayed = {
+        RequeueVerdict.KEY_HELD: "other jobs have their idempotency keys now",
+        RequeueVerdict.UPSTREAM: "what they wait for in their flow has failed; see taskharbor flow",
+    }
+    requeued = counts[RequeueVerdict.REQUEUED]
     if as_json:
-        print_json({"requeued": requeued, "key_held": key_held})
+        print_json({"requeued": requeued} | {str(why): counts[why] for why in stayed})
         return
     click.echo(f"{requeued} requeued")
-    if key_held:
-        click.echo(f"{key_held} stay: other jobs have their idempotency keys now", err=True)
+    for why, words in stayed.items():
+        if counts[why]:
+            click.echo(f"{counts[why]} stay: {words}", err=True)
 
 
 @dlq.command()
-@click.option(
-    "--queue",
-    metavar="NAME",
-    callback=check_with(check_name, "queue"),
-    help="Only jobs of this queue.",
-)
-@click.option(
-    "--task",
-    metavar="NAME",
-    callback=check_with(check_name, "task"),
-    help="Only jobs of this task.",
-)
+@queue_option()
+@task_option()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_options
 def purge(
@@ -178,7 +171,8 @@ def purge(
     app_path: str | None,
     as_json: bool,
 ) -> None:
-    """Delete dead jobs for good. Asks first; with --json it needs --yes.
+    """Delete dead jobs for good. Asks first; with --json it needs --yes. Jobs of flows stay: they
+    go with their flow, see taskharbor flow delete.
 
     \b
     Example:
@@ -193,10 +187,16 @@ def purge(
         purged = 0
         while count := driver.purge(_dead(queue, task), limit=defaults.BATCH):
             purged += count
+        left = (job for page in _pages(driver, _dead(queue, task)) for job in page)
+        in_flows = sum(job.flow is not None for job in left)
     if as_json:
-        print_json({"purged": purged})
-    else:
-        click.echo(f"{purged} deleted")
+        print_json({"purged": purged, "in_flow": in_flows})
+        return
+    click.echo(f"{purged} deleted")
+    if in_flows:
+        click.echo(
+            f"{in_flows} stay: they go with their flow; see taskharbor flow delete", err=True
+        )
 
 
 def _dead(queue: str | None, task: str | None) -> JobFilter:

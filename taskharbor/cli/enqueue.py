@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskharbor.cli.options import check_with, moment, read_arguments, seconds, store_options
+from taskharbor.cli.options import (
+    check_with,
+    moment,
+    queue_option,
+    read_arguments,
+    seconds,
+    store_options,
+)
 from taskharbor.cli.output import print_json
 from taskharbor.cli.target import open_app
 from taskharbor.defaults import MAX_PRIORITY
@@ -32,12 +39,7 @@ def _expiry(text: str) -> float | datetime:
 @click.command()
 @click.argument("task", callback=check_with(check_name, "task"))
 @click.argument("arguments", metavar="[JSON]...", nargs=-1)
-@click.option(
-    "--queue",
-    metavar="NAME",
-    callback=check_with(check_name, "queue"),
-    help="Default: the task's, else 'default'.",
-)
+@queue_option("Default: the task's, else 'default'.")
 @click.option(
     "--priority",
     type=click.IntRange(-MAX_PRIORITY, MAX_PRIORITY),
@@ -137,9 +139,7 @@ def _report(result: AsyncResult[Any], task: str, as_json: bool) -> None:
             }
         )
         return
-    if result.created:
-        click.echo(result.id, err=False)
-        return
     click.echo(result.id)
-    same = "" if result.same_request else ", and with other arguments than these"
-    click.echo(f"This job was there before{same}; nothing changed.", err=True)
+    if not result.created:
+        same = "" if result.same_request else ", and with other arguments than these"
+        click.echo(f"This job was there before{same}; nothing changed.", err=True)

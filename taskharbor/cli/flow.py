@@ -1,4 +1,4 @@
-"""``flow``: list flows, draw one, watch it, cancel it, retry what failed in it."""
+"""``flow``: list flows, draw one, watch it, cancel it, retry what failed in it, delete it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OVER = {FlowState.SUCCEEDED: Exit.OK, FlowState.FAILED: Exit.FAILED}
 
 @click.group()
 def flow() -> None:
-    """Look at flows, cancel them, retry what failed in them."""
+    """Look at flows, cancel them, retry what failed in them, delete them."""
 
 
 @flow.command("list")
@@ -164,6 +164,38 @@ def retry(flow_id: str, url: str | None, app_path: str | None, as_json: bool) ->
         click.echo(f"{flow_id}: nothing in it has failed", err=True)
     if not count:
         click.get_current_context().exit(Exit.REFUSED)
+
+
+@flow.command()
+@click.argument("flow_id")
+@store_options
+def delete(flow_id: str, url: str | None, app_path: str | None, as_json: bool) -> None:
+    """Delete a flow that has ended, with all its jobs and their results, for good.
+
+    \b
+    Exit code 4 if it has not ended (cancel it first), 3 if there is no such flow.
+
+    \b
+    Example:
+      taskharbor flow delete 01a200915b15b65dc5cae7213906
+    """
+    from taskharbor.drivers.base import DeleteVerdict
+
+    with open_app(url, app_path) as app:
+        verdict = _flows(app).delete_flow(flow_id)
+    deleted = verdict is DeleteVerdict.DELETED
+    words = {
+        DeleteVerdict.DELETED: "deleted",
+        DeleteVerdict.RUNNING: "has not ended; cancel it first",
+        DeleteVerdict.NOT_FOUND: f"there is no flow {flow_id}",
+    }
+    if as_json:
+        print_json({"id": flow_id, "verdict": str(verdict)})
+    else:
+        click.echo(f"{flow_id}: {words[verdict]}", err=not deleted)
+    if not deleted:
+        missing = verdict is DeleteVerdict.NOT_FOUND
+        click.get_current_context().exit(Exit.NOT_FOUND if missing else Exit.REFUSED)
 
 
 # --- shapes and pictures --------------------------------------------------------------------------

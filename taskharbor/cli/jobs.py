@@ -86,14 +86,13 @@ def inspect(job_id: str, url: str | None, app_path: str | None, as_json: bool) -
       taskharbor inspect 01a200915b15b65dc5cae7213906 --json | jq .history
     """
     from taskharbor.cli import views
-    from taskharbor.drivers.single import raise_for
-    from taskharbor.lease import Verdict
+    from taskharbor.result import not_found
 
     with open_store(url, app_path) as driver:
         job = driver.get(job_id)
     if job is None:
-        raise_for(Verdict.NOT_FOUND, job_id, 0)
-    elif as_json:
+        raise not_found(job_id)
+    if as_json:
         print_json(views.full(job))
     else:
         views.print_job(job)
@@ -183,7 +182,8 @@ def delete(job_ids: tuple[str, ...], url: str | None, app_path: str | None, as_j
             DeleteVerdict.DELETED: "deleted",
             DeleteVerdict.RUNNING: "is running; cancel it first",
             DeleteVerdict.NOT_FOUND: "there is no such job",
-            DeleteVerdict.IN_FLOW: "is part of a flow, and goes when that goes",
+            DeleteVerdict.IN_FLOW: "is part of a flow, and goes with that; see "
+            "taskharbor flow delete",
         },
         as_json=as_json,
     )

@@ -28,9 +28,11 @@ def migrate(check: bool, sql: bool, url: str | None, app_path: str | None, as_js
       taskharbor migrate --url postgresql://localhost/shop
       taskharbor migrate --sql --url postgresql://localhost/shop > steps.sql
     """
+    if check and sql:
+        raise click.UsageError("--check and --sql exclude each other; drop one of them")
     with open_store(url, app_path) as driver:
         if sql:
-            click.echo(_script(driver), nl=False)
+            _print_script(_script(driver), as_json)
             return
         steps = _pending(driver) if check else _migrate(driver)
     if as_json:
@@ -41,6 +43,13 @@ def migrate(check: bool, sql: bool, url: str | None, app_path: str | None, as_js
         click.echo("Nothing to do.")
     if check and steps:
         raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _print_script(script: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"sql": script})
+    else:
+        click.echo(script, nl=False)
 
 
 def _migrate(driver: InspectableDriver) -> list[str]:

@@ -54,20 +54,20 @@ def store_options(command: Command) -> Command:
     return command
 
 
+def queue_option(help_text: str = "Only jobs of this queue.") -> Callable[[Command], Command]:
+    """``--queue NAME``, checked."""
+    check = check_with(check_name, "queue")
+    return click.option("--queue", metavar="NAME", callback=check, help=help_text)
+
+
+def task_option(help_text: str = "Only jobs of this task.") -> Callable[[Command], Command]:
+    """``--task NAME``, checked."""
+    check = check_with(check_name, "task")
+    return click.option("--task", metavar="NAME", callback=check, help=help_text)
+
+
 def listing_options(command: Command) -> Command:
     """Which jobs, and which page of them: ``--queue``, ``--task``, ``--limit``, ``--cursor``."""
-    queue = click.option(
-        "--queue",
-        metavar="NAME",
-        callback=check_with(check_name, "queue"),
-        help="Only jobs of this queue.",
-    )
-    task = click.option(
-        "--task",
-        metavar="NAME",
-        callback=check_with(check_name, "task"),
-        help="Only jobs of this task.",
-    )
     limit = click.option(
         "--limit",
         type=click.IntRange(1, defaults.BATCH),
@@ -76,7 +76,7 @@ def listing_options(command: Command) -> Command:
         help="Jobs on one page.",
     )
     cursor = click.option("--cursor", help="Where the last page said that it goes on.")
-    return queue(task(limit(cursor(command))))
+    return queue_option()(task_option()(limit(cursor(command))))
 
 
 # --- texts that become values; click names the flag in the error ---------------------------------

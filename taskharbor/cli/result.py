@@ -46,10 +46,11 @@ def show_result(driver: InspectableDriver, job_id: str, wait: float, as_json: bo
         from taskharbor.result import not_found
 
         raise not_found(job_id)
+    value = _value(driver, job_id, outcome.result)
     if as_json:
-        print_json(_shape(job_id, outcome))
+        print_json(_shape(job_id, outcome, value))
     else:
-        _print(job_id, outcome)
+        _print(job_id, outcome, value)
     click.get_current_context().exit(_exit(outcome.state))
 
 
@@ -59,27 +60,27 @@ def _exit(state: State) -> Exit:
     return Exit.FAILED if state.terminal else Exit.UNFINISHED
 
 
-def _shape(job_id: str, outcome: Outcome) -> dict[str, Any]:
+def _shape(job_id: str, outcome: Outcome, value: Any) -> dict[str, Any]:
     from taskharbor.cli.views import failure
 
     return {
         "id": job_id,
         "state": str(outcome.state),
         "reason": str(outcome.reason),
-        "result": _value(outcome),
+        "result": value,
         "result_stored": outcome.result is not None,
         "error": failure(outcome.error),
     }
 
 
-def _print(job_id: str, outcome: Outcome) -> None:
+def _print(job_id: str, outcome: Outcome, value: Any) -> None:
     from taskharbor.cli.views import error_text, failure
 
     if outcome.state is State.SUCCEEDED:
         if outcome.result is None:
             click.echo("The job succeeded; its task keeps no results.", err=True)
         else:
-            click.echo(json.dumps(_value(outcome), ensure_ascii=False, indent=2))
+            click.echo(json.dumps(value, ensure_ascii=False, indent=2))
         return
     click.echo(f"Job {job_id} is {outcome.state} ({outcome.reason}).", err=True)
     error = failure(outcome.error)
@@ -87,14 +88,20 @@ def _print(job_id: str, outcome: Outcome) -> None:
         click.echo(error_text(error), err=True)
 
 
-def _value(outcome: Outcome) -> Any:
-    """Raises ConfigurationError for a value of a class that is not imported here."""
+def _value(driver: InspectableDriver, job_id: str, result: bytes | None) -> Any:
+    """The result as JSON has it; of a join in a flow, the list that it stands for. Raises
+    ConfigurationError for a value of a class that is not imported here."""
     from taskharbor import codec
+    from taskharbor.flow.gathered import Gathered
+    from taskharbor.flow.inputs import as_flows, read_list
 
-    if outcome.result is None:
+    if result is None:
         return None
     try:
-        return plain(codec.decode(outcome.result))
+        gathered = Gathered.decode(result)
+        if gathered is not None:
+            return plain(read_list(as_flows(driver), job_id, gathered))
+        return plain(codec.decode(result))
     except DecodeError as error:
         raise ConfigurationError(
             f"the result can't be shown: {error}. With -A APP, the app's classes are known"

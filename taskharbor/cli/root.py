@@ -36,7 +36,7 @@ _SECTIONS: dict[str, dict[str, _Entry]] = {
         "cancel": _Entry("jobs", "cancel", "Cancel jobs."),
         "job": _Entry("jobs", "job", "Retry or delete single jobs."),
         "dlq": _Entry("dlq", "dlq", "Look at dead jobs, requeue them, purge them."),
-        "flow": _Entry("flow", "flow", "Draw flows, watch them, cancel them, retry them."),
+        "flow": _Entry("flow", "flow", "Draw, watch, cancel, retry or delete flows."),
         "queues": _Entry("queues", "queues", "Count jobs by queue; pause and resume queues."),
     },
     "Try and check": {

@@ -207,6 +207,8 @@ def print_job(job: Job) -> None:
             "expires": local(job.expires_at),
             "timeout": f"{shape['timeout']:g} s" if shape["timeout"] else "none",
             "key": job.idempotency_key,
+            "flow": job.flow,
+            "awaits flow": job.awaits,
             "headers": shape["headers"] or None,
             "cancel": "requested" if job.cancel_requested else None,
             "progress": progress and f"{progress['fraction']:.0%} {progress['message']}",

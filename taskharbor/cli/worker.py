@@ -19,6 +19,7 @@ _level = click.option(
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
     default="info",
     show_default=True,
+    help="Log nothing less than this.",
 )
 _format = click.option(
     "--log-format",
@@ -50,7 +51,11 @@ _lease = click.option(
     show_default=True,
     help="How a child runs jobs: one at a time, in threads, or as coroutines.",
 )
-@click.option("--slots", type=click.IntRange(1), help="Jobs at a time in each child.")
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    help="Jobs at a time in each child; default: 8 threads, 100 coroutines.",
+)
 @_lease
 @click.option(
     "--heartbeat", "heartbeat_seconds", type=seconds, help="Default: a third of the lease."
@@ -62,7 +67,14 @@ _lease = click.option(
     default=defaults.GRACE_SECONDS,
     help="For running jobs to end, when stopping; default 30 s.",
 )
-@click.option("--prefetch", "prefetch_max", type=click.IntRange(1), default=defaults.PREFETCH_MAX)
+@click.option(
+    "--prefetch",
+    "prefetch_max",
+    type=click.IntRange(1),
+    default=defaults.PREFETCH_MAX,
+    show_default=True,
+    help="Most jobs that a child reserves at once; short jobs only.",
+)
 @click.option(
     "--max-tasks-per-child", type=click.IntRange(1), help="Replace a child after so many jobs."
 )

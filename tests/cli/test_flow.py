@@ -1,5 +1,6 @@
 """``taskharbor flow``: pages of flows, pictures of one, and what operators do to them."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,7 +121,37 @@ def test_a_flow_is_cancelled(run: Run, app: TaskHarbor, stored: FlowResult[Any])
     assert "– shop.price × 10 [10 cancelled]" in run("flow", "inspect", stored.id).stdout
 
 
+def test_a_flow_is_deleted_once_it_has_ended(
+    run: Run, run_json: RunJson, app: TaskHarbor, stored: FlowResult[Any]
+) -> None:
+    assert "cancel it first" in run("flow", "delete", stored.id, code=4).stderr
+    testing.drain(app)
+    assert run_json("flow", "delete", stored.id) == {"id": stored.id, "verdict": "deleted"}
+    while app.driver.prune(1000):
+        pass
+    assert run_json("list")["jobs"] == run_json("flow", "list")["flows"] == []
+
+
+def test_dead_jobs_of_a_flow_are_said_to_stay(
+    run: Run, run_json: RunJson, app: TaskHarbor, stored: FlowResult[Any]
+) -> None:
+    testing.drain(app)
+    assert run_json("dlq", "purge", "--yes") == {"purged": 0, "in_flow": 1}
+    assert "flow delete" in run("dlq", "purge", "--yes").stderr
+    (dead,) = run_json("dlq", "list")["jobs"]
+    assert re.search(f"^flow +{stored.id}$", run("inspect", dead["id"]).stdout, re.MULTILINE)
+
+
+def test_the_result_of_a_group_is_the_list_of_its_members_results(
+    run: Run, run_json: RunJson, app: TaskHarbor
+) -> None:
+    double = app.task(name="shop.double")(lambda x: 2 * x)
+    result = group(double.s(x) for x in range(3)).delay()
+    testing.drain(app)
+    assert run_json("result", result.result.id)["result"] == [0, 2, 4]
+
+
 def test_a_flow_that_is_not_there_is_said_to_be_so(run: Run) -> None:
-    for words in (("inspect",), ("cancel",), ("retry",), ("watch",)):
+    for words in (("inspect",), ("cancel",), ("retry",), ("watch",), ("delete",)):
         result = run("flow", *words, "nothing", code=3)
         assert "there is no flow nothing" in result.stderr

@@ -249,7 +249,11 @@ def test_dlq_requeue_all_can_keep_the_attempts(
     die(driver, "c")
     die(driver, "d", queue="mail", task="shop.other")
     words = ("--all", "--queue", "mail", "--task", "shop.send", "--keep-attempts")
-    assert run_json("dlq", "requeue", *words) == {"requeued": 2, "key_held": 0}
+    assert run_json("dlq", "requeue", *words) == {
+        "requeued": 2,
+        "key_held": 0,
+        "upstream": 0,
+    }
     jobs = {job["id"]: job for job in run_json("list")["jobs"]}
     assert {job_id for job_id, job in jobs.items() if job["state"] == "ready"} == {"a", "b"}
     assert jobs["a"]["attempts"] == 1
@@ -261,7 +265,11 @@ def test_dlq_requeue_leaves_a_job_whose_key_is_taken(
     die(driver, "a", idempotency_key="k", key_until="terminal")
     put(driver, "b", idempotency_key="k")
     assert "idempotency key" in run("dlq", "requeue", "a", code=4).stderr
-    assert run_json("dlq", "requeue", "--all") == {"requeued": 0, "key_held": 1}
+    assert run_json("dlq", "requeue", "--all") == {
+        "requeued": 0,
+        "key_held": 1,
+        "upstream": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -288,7 +296,10 @@ def test_dlq_purge_asks_first(driver: InspectableDriver, run: Run, run_json: Run
     assert [job["id"] for job in run_json("dlq", "list")["jobs"]] == ["b", "a"]
     assert "give --yes" in run("dlq", "purge", "--json", stdin="y\n", code=2).stderr
     assert [job["id"] for job in run_json("dlq", "list")["jobs"]] == ["b", "a"]
-    assert run_json("dlq", "purge", "--queue", "mail", "--yes") == {"purged": 1}
+    assert run_json("dlq", "purge", "--queue", "mail", "--yes") == {
+        "purged": 1,
+        "in_flow": 0,
+    }
     assert run("dlq", "purge", stdin="y\n").stdout.endswith("1 deleted\n")
     assert [job["id"] for job in run_json("list")["jobs"]] == ["c"]
 
@@ -314,6 +325,8 @@ def test_queues_refuses_flags_that_it_would_not_use(run: Run) -> None:
 def test_migrate_has_nothing_to_do_without_a_schema(run: Run, run_json: RunJson) -> None:
     assert run_json("migrate") == {"steps": []}
     assert run("migrate").stdout == "Nothing to do.\n"
+    assert run_json("migrate", "--sql") == {"sql": ""}
+    run("migrate", "--sql", "--check", code=2)
 
 
 @pytest.mark.parametrize("command", [("list",), ("dlq", "list"), ("dlq", "purge", "--yes")])

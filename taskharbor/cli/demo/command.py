@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Orders in the file.",
 )
-@click.option("-c", "--concurrency", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Child processes.",
+)
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),

@@ -84,7 +84,7 @@ class JobStore:
         return Enqueued(message.id, True)
 
     def line_up(self, now: float, record: Record, state: State) -> None:
-        """Put a record that is down up as ready or scheduled."""
+        """Put a record that is down up as ready, scheduled or blocked."""
         record.state = state
         if state is State.READY:
             record.ready_at = now

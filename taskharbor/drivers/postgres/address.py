@@ -62,7 +62,7 @@ def parse(url: str) -> Address:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     ours = {name: query.pop(name) for name in _OURS if name in query}
     conninfo = urlunsplit(parts._replace(query=urlencode(LIBPQ_DEFAULTS | query, quote_via=quote)))
-    shown = {name: value for name, value in query.items() if name != "password"} | ours
+    shown = {name: value for name, value in query.items() if "password" not in name} | ours
     user, at, hosts = parts.netloc.rpartition("@")
     netloc = user.partition(":")[0] + at + hosts
     return Address(

@@ -40,7 +40,7 @@ class Tx:
     job, with those that this transaction asked for.
 
     ``errands``: how much is left to be walked in flows. ``noted``: the members of flows that
-    left a terminal state for another or none, as seq, old state, new state; see ``flow_moves``.
+    entered or left a terminal state, as seq, old state, new state; see ``flow_moves``.
     """
 
     __slots__ = (
