@@ -5,6 +5,11 @@ this fence, in the transaction in which the attempt began, under READ COMMITTED;
 rollback is possible. A commit whose reply is lost needs no bookkeeping: it took the lease or it
 did not, and that tells what may become of the job.
 
+What the commit would check, constraints that are deferred, is checked before the settle: so nobody
+who wants the rows that a settle locks, the lease and the job's flow, waits for the task's own work.
+Only the task's own statements may take as long as they like. Ours, and the commit, are given up
+after the URL's ``answer_seconds``, as any other call: the attempt is then undone, or was committed.
+
 The connections are not those of the driver's own calls, which must not wait for a task: there are
 as many as threads run such tasks at the same time. One serves job after job; what a job set for the
 session is taken back in between. (Behind a pooler the session never was the job's.)
@@ -23,7 +28,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from taskharbor.drivers import single
-from taskharbor.drivers.postgres.connections import Connections
+from taskharbor.drivers.postgres.connections import Connection, Connections
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.errors import (
     JobNotRunning,
@@ -80,15 +85,25 @@ class Transactions:
     def _open_once(self, job: Reservation, stack: ExitStack) -> PostgresTransaction:
         connection = stack.enter_context(self._connections.lend())
         stack.callback(self._leave_no_trace, connection)
-        connection.patience = None  # a task's own statements may take long
         connection.row_factory = tuple_row
         connection.autocommit = False
         # Said with BEGIN, whatever the default of the server, the user or the URL is.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         # In psycopg's own block, commit() and rollback() of the task are refused.
         block = stack.enter_context(connection.transaction(force_rollback=True))
-        stack.callback(_cut_short, connection)
+        stack.callback(self._cut_short, connection)
         return PostgresTransaction(self._store, connection, block, job)
+
+    def _cut_short(self, connection: Connection) -> None:
+        """End a statement that the soft limit or our patience interrupted: it would run on, with
+        all its locks. (But not a commit, which comes after this.)"""
+        connection.patience = self._store.address.answer_seconds
+        if connection.info.transaction_status is TransactionStatus.ACTIVE:
+            try:
+                connection.cancel_safe(timeout=_CANCEL_SECONDS)
+            except psycopg.Error as error:
+                logger.warning("a statement past its limit could not be cancelled: %s", error)
+            connection.close()
 
     def _leave_no_trace(self, connection: psycopg.Connection) -> None:
         if connection.closed:
@@ -111,7 +126,7 @@ class PostgresTransaction:
     def __init__(
         self,
         store: Store,
-        connection: psycopg.Connection,
+        connection: Connection,
         block: psycopg.Transaction,
         job: Reservation,
     ) -> None:
@@ -119,14 +134,16 @@ class PostgresTransaction:
         self._store = store
         self._block = block
         self._job = job
-        self.connection: psycopg.Connection = connection
+        self.connection = connection
         ((verdict, self._number),) = self._fetch("begin_attempt", id=job.id, fence=job.fence)
         single.raise_for(Verdict(verdict), job.id, job.fence)
+        connection.patience = None  # from here on it is the task's
 
     def succeed(self, result: bytes | None) -> None:
         job = self._job
         self._refuse_closed()
         try:
+            self._store.send(self.connection, "check_constraints")
             self._fetch(
                 "settle_attempt", xact=self._number, id=job.id, fence=job.fence, result=result
             )
@@ -161,6 +178,7 @@ class PostgresTransaction:
                     raise self._ended("the task committed it")
 
     def _fetch(self, name: str, /, **arguments: Any) -> list[tuple[Any, ...]]:
+        self.connection.patience = self._store.address.answer_seconds
         return self._store.fetch(self.connection, name, now=self._store.now, **arguments)
 
     def _refuse_closed(self) -> None:
@@ -189,13 +207,3 @@ class PostgresTransaction:
 
 def _nothing(connection: psycopg.Connection) -> None:
     pass
-
-
-def _cut_short(connection: psycopg.Connection) -> None:
-    """End a statement that the soft limit interrupted: it would run on, with all its locks."""
-    if connection.info.transaction_status is TransactionStatus.ACTIVE:
-        try:
-            connection.cancel_safe(timeout=_CANCEL_SECONDS)
-        except psycopg.Error as error:
-            logger.warning("a statement past its limit could not be cancelled: %s", error)
-        connection.close()

@@ -1,5 +1,5 @@
 """A reserve goes straight to the jobs that are there, over whatever was taken before, and misses
-none that is being put there meanwhile."""
+none that is being put there meanwhile. So do those who look for leases."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from taskharbor.drivers.base import Want
+from taskharbor.drivers.base import JobFilter, Want
 from taskharbor.drivers.postgres import PostgresDriver
 from taskharbor.settlement import Settlement
+from taskharbor.states import State
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
 
@@ -29,9 +30,9 @@ def ids(driver: PostgresDriver, limit: int = 10) -> list[str]:
     return [one.id for one in reserved]
 
 
-def blocks(driver: PostgresDriver) -> int:
+def blocks(driver: PostgresDriver, table: str = "blocks") -> int:
     with psycopg.connect(driver.url.partition("?")[0]) as connection:
-        count = f"SELECT count(*) FROM {driver._store.address.schema}.blocks"
+        count = f"SELECT count(*) FROM {driver._store.address.schema}.{table}"
         row = connection.execute(count.encode()).fetchone()
     assert row is not None
     return int(row[0])
@@ -80,19 +81,73 @@ def test_a_held_snapshot_does_not_make_reserves_step_over_what_was_taken(
         holder.execute("SELECT 1")
         for _ in range(150):
             assert len(ids(driver, 100)) == 100
-        before = entries_read(driver)
+        before = entries_read(driver, "ready_pkey")
         for _ in range(10):
             assert len(ids(driver, 100)) == 100
         # At most a block of what was taken before, and the jobs themselves, for each reserve.
-        assert entries_read(driver) - before <= 10 * (4096 + 100)
+        assert entries_read(driver, "ready_pkey") - before <= 10 * (4096 + 100)
+        (lost,) = driver.exchange("lost", (), Want(("default",), 1, 0.001)).reserved
+        before = entries_read(driver, "leases_pkey")
+        for _ in range(10):
+            assert driver.held("lost") == [lost]
+            assert driver.expired(10) == [lost]
+            assert driver.list_jobs(JobFilter(state=State.RUNNING)).jobs[0].id == lost.id
+        # 16 000 leases have come and gone. Those of the block in use and of the one before it are
+        # looked at: by `held`, by the listing, and by `expired` twice.
+        assert entries_read(driver, "leases_pkey") - before <= 10 * 4 * 2 * 4096
+        assert entries_read(driver, "leases") == 0
 
 
-def entries_read(driver: PostgresDriver) -> int:
-    """What the driver's connection has read from the index of ready so far."""
-    index = f"'{driver._store.address.schema}.ready_pkey'::regclass"
+def entries_read(driver: PostgresDriver, relation: str) -> int:
+    """What the driver's connection has read so far from an index, or in scans of a whole table."""
+    name = f"'{driver._store.address.schema}.{relation}'::regclass"
     with driver._store.connections.lend() as connection:
         connection.execute("SELECT pg_stat_force_next_flush()")
-        query = f"SELECT pg_stat_get_tuples_returned({index})".encode()
+        query = f"SELECT pg_stat_get_tuples_returned({name})".encode()
         row = connection.execute(query).fetchone()
     assert row is not None
     return int(row[0])
+
+
+# --- leases, found by the blocks of their jobs ----------------------------------------------------
+
+
+def test_leases_out_of_a_block_that_was_forgotten_are_found(driver: PostgresDriver) -> None:
+    driver.enqueue([job("a"), job("b", priority=5)])
+    want = Want(("default",), 10, 30.0)
+    leases = driver.exchange("holder", (), want).reserved
+    assert driver.exchange("other", (), want).reserved == []
+    assert (blocks(driver), blocks(driver, "lease_blocks")) == (0, 2)  # of two priorities
+    assert driver.expired(10) == []
+    assert driver.held("holder") == leases
+    assert driver.list_jobs(JobFilter(state=State.RUNNING)).jobs != []
+    assert blocks(driver, "lease_blocks") == 1
+    assert driver.retire("holder") == leases
+    driver.exchange("", [Settlement.succeed(one.id, one.fence, None) for one in leases])
+    assert driver.expired(10) == []
+    assert blocks(driver, "lease_blocks") == 0
+
+
+def test_a_look_for_expired_leases_forgets_no_lease_that_is_just_made(
+    driver: PostgresDriver, postgres_server: PostgresServer
+) -> None:
+    """The block is written down by whoever finds nothing ready in it, when the lease is there."""
+    driver.enqueue([job("a")])
+    schema = driver._store.address.schema
+    want = Want(("default",), 1, 30.0)
+    with psycopg.connect(postgres_server.url) as slow:
+        slow.execute(
+            f"INSERT INTO {schema}.lease_blocks SELECT seq >> 12 FROM {schema}.jobs".encode()
+        )
+        slow.commit()
+        slow.execute(
+            f"SELECT * FROM {schema}.exchange(NULL, 'slow', true, '{{}}', '{{}}', '{{}}', NULL,"
+            f" NULL, NULL, NULL, NULL, NULL, NULL, NULL, '{{default}}', 1, 30)".encode()
+        )
+        assert driver.expired(10) == []
+        assert blocks(driver, "lease_blocks") == 0
+        assert driver.exchange("other", (), want).reserved == []
+    assert [lease.id for lease in driver.held("slow")] == ["a"]
+    assert driver.exchange("other", (), want).reserved == []
+    assert (blocks(driver), blocks(driver, "lease_blocks")) == (0, 1)
+    assert [lease.id for lease in driver.held("slow")] == ["a"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -190,4 +191,31 @@ def test_a_page_is_as_large_as_the_contract_says(namespace: str) -> None:
     page = f"SELECT {driver._store.address.schema}.flow_page()".encode()
     with driver._store.connections.lend() as connection:
         assert connection.execute(page).fetchone() == (defaults.FLOW_PAGE,)
+    driver.close()
+
+
+def test_a_job_with_many_successors_is_dropped_page_by_page(namespace: str) -> None:
+    driver = connect(namespace)
+    schema = driver._store.address.schema
+    count = 2000
+    root, *others = (f"many-{number}" for number in range(count + 1))
+    nodes = (Node(job(root), 0), *(Node(job(other), 1) for other in others))
+    edges = tuple(Edge(root, other, 0, EdgeKind.SUCCESS) for other in others)
+    driver.enqueue_flow(Part(Flow("many", count + 1, count), nodes, 0, edges, True))
+    driver.cancel_flow("many")
+    while driver.promote(1000).more:
+        pass
+    driver.delete_flow("many")
+
+    def edges_left() -> int:
+        with driver._store.connections.lend() as connection:
+            row = connection.execute(f"SELECT count(*) FROM {schema}.edges".encode()).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    left = [edges_left()]
+    while driver.prune(10):
+        left.append(edges_left())
+    assert max(before - after for before, after in pairwise(left)) <= defaults.FLOW_PAGE + 50
+    assert (left[0], left[-1], driver.flow("many")) == (count, 0, None)
     driver.close()

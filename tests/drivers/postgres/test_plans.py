@@ -110,10 +110,14 @@ def test_every_call_of_a_worker_goes_by_index(driver: PostgresDriver, analyzed: 
     leases = plans.check(lambda: driver.exchange("holder", _successes(leases), want)).reserved
     plans.check(lambda: driver.exchange("holder", _failures(leases), want))
     plans.check(lambda: driver.promote(BATCH))
+    plans.check(lambda: driver.expired(BATCH))
+    plans.check(lambda: driver.held("holder"))
     ids = [lease.id for lease in leases]
     plans.check(lambda: driver.results(ids))
     plans.check(lambda: driver.cancel(ids))
     plans.check(lambda: driver.requeue(ids))
+    plans.check(lambda: driver.delete(ids))
+    plans.check(lambda: driver.retire("holder"))
     plans.check(lambda: driver._store.rows("any_ready", queues=["default", "other"]))
 
 

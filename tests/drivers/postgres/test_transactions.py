@@ -106,16 +106,40 @@ def test_without_a_success_nothing_stays_and_the_lease_goes_on(driver: PostgresD
     assert driver.exchange("holder", [retry]).settled[0].verdict is Verdict.APPLIED
 
 
-def test_the_transaction_that_settled_can_still_fail_to_commit(driver: PostgresDriver) -> None:
+def test_what_the_commit_would_check_is_checked_before_the_settle(driver: PostgresDriver) -> None:
+    """Whoever wants the rows that the settle locks need not wait for the task's own work."""
     run(driver, "ALTER TABLE effects ADD UNIQUE (what) DEFERRABLE INITIALLY DEFERRED")
     run(driver, "INSERT INTO effects VALUES ('once')")
-    with (
-        pytest.raises(psycopg.errors.UniqueViolation),
-        driver.begin(reserve(driver)) as transaction,
-    ):
+    reserved = reserve(driver)
+    with driver.begin(reserved) as transaction:
         effect(driver, transaction.connection, "once")
-        transaction.succeed(None)
-    assert (effects(driver), state(driver)) == (["once"], State.RUNNING)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            transaction.succeed(None)
+        lost = Settlement.retry("a", reserved.fence, delay=0.0, error=None)
+        assert driver.exchange("holder", [lost]).settled[0].verdict is Verdict.APPLIED
+    assert (effects(driver), state(driver)) == (["once"], State.READY)
+
+
+def test_a_settle_that_is_held_up_gives_up_in_time(postgres_server: PostgresServer) -> None:
+    """A task's own statements may take long; that of the settle may not, nor those after it."""
+    driver = migrated(postgres_server.url, answer_seconds="0.5")
+    run(driver, "CREATE TABLE effects (what text)")
+    reserved = reserve(driver)
+    schema = driver._store.address.schema
+    with psycopg.connect(postgres_server.url) as blocker:
+        blocker.execute(f"SELECT FROM {schema}.leases FOR UPDATE".encode())
+        with pytest.raises(StoreUnavailable, match="no answer"), driver.begin(reserved) as attempt:
+            attempt.connection.execute("SELECT pg_sleep(0.8)")
+            effect(driver, attempt.connection, "undone")
+            attempt.succeed(None)
+        # The statement does not wait on, with the locks of what the task did.
+        alone = "SELECT count(*) FROM pg_locks WHERE relation = 'effects'::regclass"
+        wait_until(lambda: run(driver, alone) == [(0,)], seconds=30, what="its locks to go")
+    with driver.begin(reserved) as attempt:
+        effect(driver, attempt.connection, "done")
+        attempt.succeed(None)
+    assert (effects(driver), state(driver)) == (["done"], State.SUCCEEDED)
+    driver.close()
 
 
 # --- leases that were lost ------------------------------------------------------------------------

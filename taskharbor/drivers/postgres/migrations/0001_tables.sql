@@ -63,6 +63,12 @@ CREATE TABLE th.blocks (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 CREATE INDEX blocks_in_order ON th.blocks (queue, rank, block);
 
+-- Blocks of seqs in which nothing was ready any more, but something leased: see th.leased. Some stand
+-- here more than once, and some have no lease any more, until the next look for expired leases.
+CREATE TABLE th.lease_blocks (
+    block bigint NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
 CREATE TABLE th.scheduled (
     seq     bigint PRIMARY KEY,
     wake_at double precision NOT NULL,         -- due or expired, whichever comes first
@@ -77,7 +83,7 @@ CREATE TABLE th.blocked (
 );
 
 -- No index on what a heartbeat writes (expires_at): its update stays on the page (HOT). One index, for
--- an insert and a delete per job: as many rows as workers hold jobs, and the reaper scans them.
+-- an insert and a delete per job: as many rows as workers hold jobs, which th.leased finds.
 CREATE TABLE th.leases (
     seq           bigint PRIMARY KEY,
     fence         bigint NOT NULL,

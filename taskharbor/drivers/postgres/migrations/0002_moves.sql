@@ -69,17 +69,24 @@ BEGIN
 END $$;
 
 -- Forget blocks that were found empty, unless somebody is putting jobs there. To be called last in a
--- transaction: until it commits, who puts jobs there waits.
+-- transaction: until it commits, who puts jobs there waits. Blocks with leases go on in lease_blocks: by
+-- one statement, which sees either the jobs that were ready or the leases that they became.
 CREATE FUNCTION th.blocks_close(p_queues text[], p_ranks smallint[], p_blocks bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     FOR item IN 1 .. cardinality(p_blocks) LOOP
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(th.block_lock(p_blocks[item]));
-        DELETE FROM th.blocks
-        WHERE queue = p_queues[item] AND rank = p_ranks[item] AND block = p_blocks[item]
-        AND NOT EXISTS (SELECT FROM th.ready r
-            WHERE r.queue = p_queues[item] AND r.rank = p_ranks[item]
-            AND r.seq >= p_blocks[item] << 12 AND r.seq < (p_blocks[item] + 1) << 12);
+        WITH closed AS (
+            DELETE FROM th.blocks
+            WHERE queue = p_queues[item] AND rank = p_ranks[item] AND block = p_blocks[item]
+            AND NOT EXISTS (SELECT FROM th.ready r
+                WHERE r.queue = p_queues[item] AND r.rank = p_ranks[item]
+                AND r.seq >= p_blocks[item] << 12 AND r.seq < (p_blocks[item] + 1) << 12)
+            RETURNING block
+        )
+        INSERT INTO th.lease_blocks (block)
+        SELECT DISTINCT c.block FROM closed c WHERE EXISTS (SELECT FROM th.leases l
+            WHERE l.seq >= c.block << 12 AND l.seq < (c.block + 1) << 12);
     END LOOP;
 END $$;
 
@@ -187,27 +194,30 @@ BEGIN
         WHERE seq = ANY (p_seqs) AND keep_cancelled <= 0 AND flow IS NULL));
 END $$;
 
--- Take a waiting job out of its line; where it stood, NULL when it does not wait.
-CREATE FUNCTION th.out_of_line(job th.jobs) RETURNS text
-LANGUAGE plpgsql AS $$
-DECLARE
-    was text;
-BEGIN
-    DELETE FROM th.ready WHERE queue = job.queue AND rank = -job.priority AND seq = job.seq;
-    IF FOUND THEN
-        was := 'ready';
-    ELSE
-        DELETE FROM th.scheduled WHERE seq = job.seq;
-        IF FOUND THEN
-            was := 'scheduled';
-        ELSE
-            DELETE FROM th.blocked WHERE seq = job.seq;
-            IF NOT FOUND THEN
-                RETURN NULL;
-            END IF;
-            was := 'blocked';
-        END IF;
-    END IF;
-    PERFORM th.count(job.queue, was, -1);
-    RETURN was;
-END $$;
+-- Take jobs out of their lines that wait: the seqs of those that did, and the flows that they awaited.
+CREATE FUNCTION th.out_of_line(p_seqs bigint[], OUT seqs bigint[], OUT awaited text[])
+LANGUAGE sql AS $$
+    WITH jobs AS MATERIALIZED (
+        SELECT j.seq, j.queue, j.priority FROM unnest(p_seqs) AS u (seq)
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = u.seq LIMIT 1) j
+        ORDER BY j.seq
+    ), ready AS (
+        DELETE FROM th.ready r USING jobs j
+        WHERE r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
+        RETURNING j.seq, j.queue, 'ready' AS state
+    ), scheduled AS (
+        DELETE FROM th.scheduled s USING jobs j WHERE s.seq = j.seq
+        RETURNING j.seq, j.queue, 'scheduled' AS state
+    ), blocked AS (
+        DELETE FROM th.blocked b USING jobs j WHERE b.seq = j.seq
+        RETURNING j.seq, j.queue, 'blocked' AS state, b.awaits
+    ), gone AS (
+        SELECT seq, queue, state FROM ready UNION ALL SELECT seq, queue, state FROM scheduled
+        UNION ALL SELECT seq, queue, state FROM blocked
+    ), counted AS (
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT queue, state, -count(*) FROM gone GROUP BY queue, state
+    )
+    SELECT (SELECT array_agg(seq) FROM gone),
+        (SELECT array_agg(awaits ORDER BY awaits) FROM blocked WHERE awaits IS NOT NULL)
+$$;

@@ -4,12 +4,45 @@
 -- with one plan for all arguments are right for them at any size, and the statistics of tables that
 -- are emptied and filled within seconds are not to be trusted.
 
+-- All leases. They are looked for only in blocks that may have some, which is what keeps this short
+-- while somebody holds an old snapshot, and the leases of all jobs run since are still in the table. A job
+-- is leased out of a block that is in blocks, and blocks_close leaves word of it.
+CREATE FUNCTION th.leased() RETURNS SETOF th.leases
+LANGUAGE plpgsql STABLE ROWS 100
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT l.* FROM (SELECT block FROM th.blocks UNION SELECT block FROM th.lease_blocks) b
+    CROSS JOIN LATERAL (SELECT * FROM th.leases l
+        WHERE l.seq >= b.block << 12 AND l.seq < (b.block + 1) << 12 OFFSET 0) l;
+END $$;
+
 -- Leases with all that a worker needs to know of their jobs.
 CREATE VIEW th.reservations AS
 SELECT j.id, j.queue, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0) AS losses,
     j.priority, j.enqueued_at, l.reserved_at, l.expires_at AS lease_expires_at, c.unknown_since,
     c.saved, l.cancel_reason IS NOT NULL AS cancel_requested, l.holder, j.flow, c.awaits
-FROM th.leases l JOIN th.jobs j USING (seq) LEFT JOIN th.carried c USING (seq);
+FROM th.leased() l JOIN th.jobs j USING (seq) LEFT JOIN th.carried c USING (seq);
+
+-- Up to `p_limit` that are over, the oldest first. Forgets which blocks have no leases any more: only
+-- rows that this statement sees, so that what blocks_close writes at the same time stays.
+CREATE FUNCTION th.expired(p_now double precision, p_limit integer) RETURNS SETOF th.reservations
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    at double precision := th.clock(p_now);
+BEGIN
+    DELETE FROM th.lease_blocks b
+    WHERE EXISTS (SELECT FROM th.lease_blocks o WHERE o.block = b.block AND o.ctid > b.ctid)
+    OR NOT EXISTS (SELECT FROM th.leases l
+        WHERE l.seq >= b.block << 12 AND l.seq < (b.block + 1) << 12);
+    RETURN QUERY SELECT * FROM th.reservations r WHERE r.lease_expires_at <= at
+    ORDER BY r.lease_expires_at, r.fence LIMIT p_limit;
+END $$;
 
 -- Take up to `p_limit` jobs from the front of a line, in their order, block by block. Those past
 -- their expiry are cancelled instead; `looked` counts them as well. Where nothing was is in `ranks`

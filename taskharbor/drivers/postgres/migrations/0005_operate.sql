@@ -248,31 +248,70 @@ SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     at double precision := th.clock(p_now);
-    job th.jobs;
-    name text;
+    seqs bigint[];
+    cancelled bigint[];
+    requested bigint[];
 BEGIN
     PERFORM th.flows_lock(p_ids, NULL);
-    FOREACH name IN ARRAY p_ids LOOP
-        SELECT * INTO job FROM th.jobs WHERE id = name;
-        RETURN NEXT CASE WHEN FOUND THEN th.cancel_one(at, job, p_reason) ELSE 'not_found' END;
-    END LOOP;
+    seqs := th.seqs_by_id(p_ids);
+    SELECT c.cancelled, c.requested INTO cancelled, requested
+    FROM th.cancel_jobs(at, seqs, p_reason) c;
     PERFORM th.flows_advance(at);
+    RETURN QUERY
+    SELECT CASE
+        WHEN u.seq IS NULL THEN 'not_found'
+        WHEN u.seq IN (SELECT unnest(requested)) THEN 'requested'
+        WHEN u.seq IN (SELECT unnest(cancelled)) AND u.turn = 1 THEN 'cancelled'
+        -- (An EXISTS is planned so that it may read the whole table.)
+        WHEN (SELECT true FROM th.jobs j WHERE j.seq = u.seq) THEN 'finished'
+        ELSE 'not_found' END
+    FROM (SELECT seq, ord, row_number() OVER (PARTITION BY seq ORDER BY ord) AS turn
+        FROM unnest(seqs) WITH ORDINALITY AS w (seq, ord)) u
+    ORDER BY u.ord;
 END $$;
 
-CREATE FUNCTION th.cancel_one(p_now double precision, job th.jobs, p_reason text) RETURNS text
+-- In their order, NULL for those that are not there.
+CREATE FUNCTION th.seqs_by_id(p_ids text[]) RETURNS bigint[]
+LANGUAGE sql AS $$
+    SELECT array_agg(j.seq ORDER BY u.ord) FROM unnest(p_ids) WITH ORDINALITY AS u (id, ord)
+    LEFT JOIN LATERAL (SELECT j.seq FROM th.jobs j WHERE j.id = u.id LIMIT 1) j ON true
+$$;
+
+-- Cancel jobs that wait, ask for it where they run. Their flows are locked. A job that moves on while we
+-- look (it becomes due, or is handed back) is looked for again.
+CREATE FUNCTION th.cancel_jobs(p_now double precision, p_seqs bigint[], p_reason text,
+    OUT cancelled bigint[], OUT requested bigint[])
 LANGUAGE plpgsql AS $$
 DECLARE
-    awaited text := (SELECT b.awaits FROM th.blocked b WHERE b.seq = job.seq);
+    rest bigint[] := p_seqs;
+    gone bigint[];
+    asked bigint[];
+    awaited text[];
 BEGIN
-    IF th.out_of_line(job) IS NULL THEN
-        UPDATE th.leases SET cancel_reason = coalesce(cancel_reason, p_reason) WHERE seq = job.seq;
-        RETURN CASE WHEN FOUND THEN 'requested' ELSE 'finished' END;
+    FOR turn IN 1 .. 10 LOOP
+        SELECT o.seqs, o.awaited INTO gone, awaited FROM th.out_of_line(rest) o;
+        IF gone IS NOT NULL THEN
+            PERFORM th.to_cancelled(gone, p_now, p_reason);
+            PERFORM th.flow_cancel(flow, p_reason) FROM unnest(awaited) AS flow;
+            cancelled := cancelled || gone;
+        END IF;
+        -- In one order, as heartbeats do.
+        PERFORM FROM th.leases WHERE seq = ANY (rest) ORDER BY seq FOR UPDATE;
+        WITH told AS (
+            UPDATE th.leases SET cancel_reason = coalesce(cancel_reason, p_reason)
+            WHERE seq = ANY (rest) RETURNING seq
+        )
+        SELECT array_agg(seq) FROM told INTO asked;
+        requested := requested || asked;
+        SELECT array_agg(j.seq) INTO rest FROM th.jobs j
+        WHERE j.seq = ANY (rest) AND NOT EXISTS (SELECT FROM th.ended e WHERE e.seq = j.seq)
+        AND NOT EXISTS (SELECT FROM th.leases l
+            WHERE l.seq = j.seq AND l.cancel_reason IS NOT NULL);
+        EXIT WHEN rest IS NULL;
+    END LOOP;
+    IF rest IS NOT NULL THEN
+        RAISE serialization_failure USING MESSAGE = 'jobs moved on again and again';
     END IF;
-    PERFORM th.to_cancelled(ARRAY[job.seq], p_now, p_reason);
-    IF awaited IS NOT NULL THEN
-        PERFORM th.flow_cancel(awaited, p_reason);
-    END IF;
-    RETURN 'cancelled';
 END $$;
 
 CREATE FUNCTION th.requeue(p_now double precision, p_ids text[], p_states text[], p_queue text,
@@ -363,35 +402,37 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bit
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
-    job th.jobs;
-    name text;
-    was text;
+    seqs bigint[] := th.seqs_by_id(p_ids);
+    free bigint[] := ARRAY(SELECT j.seq FROM th.jobs j WHERE j.seq = ANY (seqs) AND j.flow IS NULL);
+    waited bigint[];
+    ended bigint[];
+    in_flow bigint[];
 BEGIN
-    FOREACH name IN ARRAY p_ids LOOP
-        SELECT * INTO job FROM th.jobs WHERE id = name;
-        IF NOT FOUND THEN
-            RETURN NEXT 'not_found';
-            CONTINUE;
-        ELSIF job.flow IS NOT NULL THEN
-            RETURN NEXT CASE WHEN EXISTS (SELECT FROM th.leases l WHERE l.seq = job.seq)
-                THEN 'running' ELSE 'in_flow' END;
-            CONTINUE;
-        END IF;
-        was := th.out_of_line(job);
-        IF was IS NULL THEN
-            DELETE FROM th.ended WHERE seq = job.seq RETURNING state INTO was;
-            IF was IS NOT NULL THEN
-                PERFORM th.count(job.queue, was, -1);
-            END IF;
-        END IF;
-        IF was IS NULL THEN
-            RETURN NEXT 'running';
-            CONTINUE;
-        END IF;
-        PERFORM th.tell(ARRAY['d:' || job.id]);
-        PERFORM th.forget(ARRAY[job.seq]);
-        RETURN NEXT 'deleted';
-    END LOOP;
+    SELECT array_agg(j.seq) INTO in_flow FROM th.jobs j
+    WHERE j.seq = ANY (seqs) AND j.flow IS NOT NULL
+    AND NOT EXISTS (SELECT FROM th.leases l WHERE l.seq = j.seq);
+    SELECT o.seqs INTO waited FROM th.out_of_line(free) o;
+    WITH gone AS (
+        DELETE FROM th.ended WHERE seq = ANY (free) RETURNING seq, state
+    ), counted AS (
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT j.queue, g.state, -count(*) FROM gone g
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
+        GROUP BY j.queue, g.state
+    )
+    SELECT array_agg(seq) FROM gone INTO ended;
+    PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (waited || ended)));
+    PERFORM th.forget(waited || ended);
+    RETURN QUERY
+    SELECT CASE
+        WHEN u.seq IS NULL THEN 'not_found'
+        WHEN u.seq IN (SELECT unnest(waited || ended)) THEN
+            CASE WHEN u.turn = 1 THEN 'deleted' ELSE 'not_found' END
+        WHEN u.seq IN (SELECT unnest(in_flow)) THEN 'in_flow'
+        ELSE 'running' END
+    FROM (SELECT seq, ord, row_number() OVER (PARTITION BY seq ORDER BY ord) AS turn
+        FROM unnest(seqs) WITH ORDINALITY AS w (seq, ord)) u
+    ORDER BY u.ord;
 END $$;
 
 CREATE FUNCTION th.lead(p_now double precision, p_name text, p_holder text,
@@ -463,7 +504,7 @@ DECLARE
             'JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq'
         WHEN 'scheduled' THEN 'th.scheduled s JOIN th.jobs j USING (seq)'
         WHEN 'blocked' THEN 'th.blocked s JOIN th.jobs j USING (seq)'
-        WHEN 'running' THEN 'th.leases s JOIN th.jobs j USING (seq)'
+        WHEN 'running' THEN 'th.leased() s JOIN th.jobs j USING (seq)'
         ELSE 'th.ended s JOIN th.jobs j USING (seq)' END;
     filters text := '';
 BEGIN

@@ -405,7 +405,7 @@ BEGIN
         WHERE m.flow = errand.flow AND m.number >= beginning AND m.number < beginning + p_most
     ) m;
     PERFORM th.flow_step(p_now, waiting);
-    PERFORM th.cancel_one(p_now, j, why) FROM th.jobs j WHERE j.seq = ANY (others);
+    PERFORM th.cancel_jobs(p_now, others, why);
     IF beginning + p_most >= size THEN
         DELETE FROM th.errands WHERE number = errand.number;
         PERFORM th.flows_end_or_reopen(p_now, ARRAY[errand.flow]);
@@ -557,7 +557,7 @@ BEGIN
     LOOP
         SELECT j.* INTO job FROM th.jobs j JOIN th.blocked b USING (seq)
         WHERE j.id = ended.parent AND b.awaits = ended.id;
-        IF FOUND AND th.out_of_line(job) IS NOT NULL THEN
+        IF FOUND AND (SELECT o.seqs FROM th.out_of_line(ARRAY[job.seq]) o) IS NOT NULL THEN
             UPDATE th.carried SET due_at = p_now WHERE seq = job.seq;
             PERFORM th.to_line(job, p_now, p_now, 'unblocked', CASE WHEN NOT coalesce(
                 (SELECT c.no_expiry FROM th.carried c WHERE c.seq = job.seq), false)
@@ -626,11 +626,15 @@ BEGIN
 END $$;
 
 -- Drop up to `p_limit` jobs of flows whose retention is over, and flows without jobs; how many jobs.
+-- A call drops a bounded number of edges, which one job may have any number of; if that is too few for
+-- its jobs, what it did counts as one, so that there is a next call.
 CREATE FUNCTION th.flows_prune(p_now double precision, p_limit integer) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
     f th.flows;
     seqs bigint[];
+    rest integer := th.flow_page() + 5 * p_limit;
+    dropped integer;
     pruned integer := 0;
 BEGIN
     WHILE pruned < p_limit LOOP
@@ -640,6 +644,13 @@ BEGIN
         UPDATE th.flows SET doomed = true WHERE id = f.id AND NOT doomed;
         seqs := ARRAY(SELECT m.seq FROM th.members m WHERE m.flow = f.id ORDER BY m.number
             LIMIT p_limit - pruned);
+        DELETE FROM th.edges WHERE ctid = ANY (ARRAY(
+            SELECT e.ctid FROM th.edges e WHERE e.source = ANY (seqs) LIMIT rest));
+        GET DIAGNOSTICS dropped = ROW_COUNT;
+        rest := rest - dropped;
+        IF rest = 0 THEN
+            RETURN pruned + 1;
+        END IF;
         PERFORM th.drop_members(seqs);
         pruned := pruned + cardinality(seqs);
         CONTINUE WHEN EXISTS (SELECT FROM th.members m WHERE m.flow = f.id);
@@ -650,18 +661,18 @@ BEGIN
     RETURN pruned;
 END $$;
 
+-- Of a flow that is doomed. Nothing has edges from them any more.
 CREATE FUNCTION th.drop_members(p_seqs bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (p_seqs)));
-    PERFORM th.out_of_line(j) FROM th.jobs j WHERE j.seq = ANY (p_seqs);
+    PERFORM th.out_of_line(p_seqs);
     WITH gone AS (
         DELETE FROM th.ended WHERE seq = ANY (p_seqs) RETURNING seq, state
     )
     INSERT INTO th.counts (queue, state, jobs)
     SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
     GROUP BY j.queue, g.state;
-    DELETE FROM th.edges WHERE source = ANY (p_seqs);
     DELETE FROM th.members WHERE seq = ANY (p_seqs);
     PERFORM th.forget(p_seqs);
 END $$;

@@ -5,8 +5,7 @@ SELECT * FROM th.reservations WHERE holder = %(holder)s ORDER BY fence;
 SELECT * FROM th.retire(%(now)s, %(holder)s, %(seconds)s);
 
 -- expired: now, limit -> reservations past their expiry, the oldest first
-SELECT * FROM th.reservations WHERE lease_expires_at <= th.clock(%(now)s)
-ORDER BY lease_expires_at, fence LIMIT %(limit)s;
+SELECT * FROM th.expired(%(now)s, %(limit)s);
 
 -- extend: now, ids, fences, progress, saved, seconds -> verdict, expiry, cancel asked
 SELECT * FROM th.extend(%(now)s, %(ids)s::text[], %(fences)s::bigint[], %(progress)s::bytea[],

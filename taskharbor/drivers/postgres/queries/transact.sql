@@ -1,6 +1,9 @@
 -- begin_attempt: now, id, fence -> verdict, number of the transaction
 SELECT verdict, xact::text FROM th.begin_attempt(%(now)s, %(id)s, %(fence)s);
 
+-- check_constraints: now, instead of in the commit
+SET CONSTRAINTS ALL IMMEDIATE;
+
 -- settle_attempt: now, xact, id, fence, result; raises unless it applied
 SELECT th.settle_attempt(%(now)s, %(xact)s::xid8, %(id)s, %(fence)s, %(result)s);
 
