@@ -7,9 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, seconds: float = 30.0, what: str = "") -> T:
+def wait_until(
+    condition: Callable[[], T], *, seconds: float = 30.0, what: str = "", pause: float = 0.01
+) -> T:
     """Return the first truthy value of `condition`; raise `TimeoutError` naming `what` after
-    `seconds`.
+    `seconds`. It is asked every `pause` seconds.
 
     An exception of the condition is not swallowed: a condition that may fail on its way says so
     itself by returning a falsy value.
@@ -21,4 +23,4 @@ def wait_until(condition: Callable[[], T], *, seconds: float = 30.0, what: str =
             return value
         if time.monotonic() >= deadline:
             raise TimeoutError(f"{what or condition} did not come within {seconds} s: {value!r}")
-        time.sleep(0.01)
+        time.sleep(pause)

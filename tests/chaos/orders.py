@@ -58,8 +58,12 @@ def make_orders(rng: Random, *, seconds: float, count: int) -> list[Order]:
     return sorted(orders, key=lambda order: order.at)
 
 
+_WORK_SECONDS = {0.0: 3, 0.01: 3, 0.05: 3, 0.3: 3, 1.0: 2, 2 * LEASE_SECONDS: 1}
+"""How long, and how often beside the others. Few are long: the calm has to wait for them."""
+
+
 def _works(rng: Random, number: int, at: float) -> Iterator[Order]:
-    seconds = rng.choice((0.0, 0.01, 0.05, 0.3, 1.0, 2 * LEASE_SECONDS))
+    (seconds,) = rng.choices(list(_WORK_SECONDS), list(_WORK_SECONDS.values()))
     task = rng.choice(("work", "work", "work_async"))
     yield _order(rng, number, at, task, (seconds,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,15 @@ from taskharbor.worker.config import ExitCode
 from tests.chaos import inside, ledger, tasks
 from tests.chaos.orders import LEASE_SECONDS, QUEUES
 from tests.scenarios.worker import Worker
+from tests.waiting import wait_until
 
 Role = Literal["child", "generation", "supervisor", "maintenance"]
 Pool = Literal["process", "thread"]
 
 COUNT_SECONDS = 0.5
 """How often the processes of a worker are counted, which costs a look at all of the machine's."""
+START_SECONDS = 120.0
+END_SECONDS = 60.0
 
 
 class Post:
@@ -38,6 +42,7 @@ class Post:
         old: bool = False,
         app_path: str = "tests.chaos.tasks:app",
         pool: Pool = "process",
+        concurrency: int = 2,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         directory.mkdir()
@@ -48,6 +53,7 @@ class Post:
         self._directory = directory
         self._app_path = app_path
         self._pool = pool
+        self._concurrency = concurrency
         self._lease_seconds = lease_seconds
         clock = directory / "clock"
         clock.write_bytes(inside.OFFSET.pack(0.0))
@@ -63,8 +69,8 @@ class Post:
 
     # --- its worker ------------------------------------------------------------------------
 
-    def man(self, *, ready: bool = False) -> None:
-        """Start a worker, unless one runs. ``ready``: return when its children are there."""
+    def man(self) -> None:
+        """Start a worker, unless one runs, and don't wait for it."""
         if self.worker is not None:
             return
         version = {tasks.OLD_VERSION: "1"} if self.old else {}
@@ -75,7 +81,7 @@ class Post:
             environment={**self._environment, **version},
             app_path=self._app_path,
             queues=tuple((name, 1) for name in QUEUES),
-            concurrency=2,
+            concurrency=self._concurrency,
             lease_seconds=self._lease_seconds,
             grace_seconds=3.0,
             pool=self._pool,
@@ -83,7 +89,17 @@ class Post:
             log_level="info",
         )
         self._workers.append(self.worker)
-        self.worker.start(ready=ready)
+        self.worker.start(ready=False)
+
+    def wait_ready(self) -> None:
+        """Return when all children are there."""
+        # A look at it costs more than the usual wait between two looks.
+        wait_until(
+            lambda: len(self.find("child")) == self._concurrency,
+            seconds=START_SECONDS,
+            pause=COUNT_SECONDS / 5,
+            what=f"the children of post {self.number}",
+        )
 
     def look(self) -> int | None:
         """The exit code of a worker that has ended meanwhile; the post is empty then."""
@@ -107,15 +123,24 @@ class Post:
     def family(self) -> list[psutil.Process]:
         return [] if self.worker is None else self.worker.processes()
 
-    def leave(self) -> int:
-        """Stop the worker in an orderly way; its exit code. A stopped process is resumed."""
-        worker = self.worker
-        if worker is None:
+    def ask_to_leave(self) -> None:
+        """Ask the worker for an orderly end; a stopped process is resumed."""
+        if self.worker is not None:
+            self.worker.resume()
+            self.worker.send(signal.SIGTERM)
+
+    def wait_left(self) -> int:
+        """The worker's exit code, after it was asked. Raises TimeoutError if it does not end."""
+        if self.worker is None:
             return ExitCode.OK
-        worker.resume()
-        code = worker.stop(seconds=60)
+        code = self.worker.wait(END_SECONDS)
         self.worker = None
         return code
+
+    def leave(self) -> int:
+        """Both of them."""
+        self.ask_to_leave()
+        return self.wait_left()
 
     def close(self) -> None:
         """End whatever is left; AssertionError or TimeoutError if that was not to be."""

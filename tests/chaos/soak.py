@@ -94,7 +94,9 @@ class Soak:
             posts = [self._post(number) for number in range(POSTS)]
             for post in posts:
                 exit_stack.callback(post.close)
-                post.man(ready=True)
+                post.man()
+            for post in posts:
+                post.wait_ready()
             self._endure(judge, posts)
             for post in posts:
                 post.leave()

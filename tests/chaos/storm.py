@@ -28,7 +28,7 @@ from tests.chaos.posts import Pool, Post
 from tests.chaos.sites import SITES
 from tests.chaos.weather import LOOK_SECONDS, Blow, Weather
 
-SECONDS = 6.0
+SECONDS = 5.0
 """How long blows fall and jobs arrive."""
 JOBS = 120
 CHORDS = 6
@@ -45,7 +45,8 @@ _POOLS: tuple[Pool, ...] = ("process", "process", "thread")
 class Plan:
     """Everything that a seed decides.
 
-    ``seconds``: how long the storm lasts at least. ``pools``: one for each post. ``old_post``:
+    ``seconds``: how long the storm lasts at least. ``pools``: one for each post, each of
+    ``concurrency`` children. ``old_post``:
     which post runs the app's old version until the calm, None: none. ``chords`` are left out where
     the store has no flows.
     """
@@ -55,6 +56,7 @@ class Plan:
     blows: list[Blow]
     chords: tuple[Order, ...] = ()
     pools: tuple[Pool, ...] = ("process", "process")
+    concurrency: int = 2
     old_post: int | None = None
 
     @classmethod
@@ -68,12 +70,14 @@ class Plan:
             chords=tuple(make_chords(Random(seed), seconds=SECONDS, count=CHORDS)),
             blows=sorted(blows, key=lambda blow: blow.at),
             pools=tuple(rng.choice(_POOLS) for _ in range(POSTS)),
+            concurrency=rng.choice((2, 3, 4)),
             old_post=rng.choice((None, None, 0)),
         )
 
     def describe(self) -> str:
         lines = [f"  {blow.at:5.2f} s  {blow.fault}" for blow in self.blows]
-        return "\n".join([f"pools {self.pools}, old version at post {self.old_post}", *lines])
+        workers = f"{self.concurrency} children each, pools {self.pools}"
+        return "\n".join([f"{workers}, old version at post {self.old_post}", *lines])
 
 
 class Storm:
@@ -133,6 +137,7 @@ class Storm:
             self._directory / f"post-{number}",
             old=number == self._plan.old_post,
             pool=self._plan.pools[number],
+            concurrency=self._plan.concurrency,
             lease_seconds=self._lease_seconds,
         )
         self._posts.append(post)
@@ -142,14 +147,18 @@ class Storm:
 
     def _endure(self, clients: Clients) -> list[str]:
         for post in self._posts:
-            post.man(ready=True)
+            post.man()
+        for post in self._posts:
+            post.wait_ready()
         clients.start()
         self._weather.blow(self._plan.blows, self._plan.seconds)
         self._wait_for_all(clients)
+        for post in self._posts:
+            post.ask_to_leave()
         return [
             f"the worker at post {post.number} ended with exit code {code}"
             for post in self._posts
-            if (code := post.leave()) != ExitCode.OK
+            if (code := post.wait_left()) != ExitCode.OK
         ]
 
     def _wait_for_all(self, clients: Clients) -> None:
