@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     chaos.addoption("--minutes", type=float, default=60.0, help="of a soak, for each store")
     chaos.addoption("--first-seed", type=int, default=0)
     chaos.addoption(
-        "--histories", type=int, help="simulated histories of each kind and size; default 200"
+        "--histories", type=int, help="small simulated histories of each kind; default 1000"
     )
     chaos.addoption(
         "--driver",

@@ -6,13 +6,14 @@ crash, a stop or a lost reply may fall between is separated by a ``yield``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from taskharbor import defaults
 from taskharbor.decision import Failed, Succeeded, decide
-from taskharbor.drivers.base import Exchange, Renewal, Want
-from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.drivers.base import Exchange, Extended, Renewal, Want
+from taskharbor.drivers.memory.operators import Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason
@@ -47,28 +48,32 @@ class Run:
 
 
 class SimulatedChild:
-    """``table`` is what the shared table would show after a crash."""
+    """``table`` is what the shared table would show after a crash; ``on_exit`` is called when it
+    has left by itself."""
 
     def __init__(
         self,
         holder: str,
         scheduler: Scheduler,
         network: Network,
-        store: MemoryDriver,
+        store: Store,
         checker: Checker,
         *,
         queues: tuple[tuple[str, int], ...],
         slots: int,
         budget: Budget,
+        on_exit: Callable[[SimulatedChild], None],
     ) -> None:
         rng = Random(scheduler.rng.random())
         self.holder = holder
         self._scheduler = scheduler
+        self._clock = scheduler.clock
         self._network = network
         self._store = store
         self._checker = checker
         self._slots = slots
         self._rng = rng
+        self._on_exit = on_exit
         self.settler = Settler()
         self.shutdown = Shutdown()
         self._prefetch = Prefetch(slots=slots)
@@ -89,7 +94,7 @@ class SimulatedChild:
             rng,
             slots=slots,
             heartbeat_seconds=HEARTBEAT_SECONDS,
-            now=scheduler.now(),
+            now=scheduler.now,
         )
         self.table: dict[int, SlotState] = {}
         self.exit_code: ExitCode | None = None
@@ -131,13 +136,13 @@ class SimulatedChild:
     # --- the reserve loop ---------------------------------------------------------------------
 
     def _reserve(self) -> Steps:
-        now = self._now()
+        now = self._scheduler.now
         while self.exit_code is None:
             now = yield from self._start_waiting(now)
             step = self._planner.next(now)
             match step:
                 case Wait(until, listen):
-                    yield self._now() + 60.0 if until is None else until
+                    yield self._scheduler.now + 60.0 if until is None else until
                     if listen and self._rng.random() < 0.5:
                         self._planner.woken()
                 case Ask():
@@ -146,35 +151,35 @@ class SimulatedChild:
                     self._leave(code)
                 case _:
                     yield from self._reconcile()
-            now = self._now()
+            now = self._scheduler.now
 
     def _ask(self, ask: Ask) -> Steps:
-        sent_at = self._now()
+        sent_at = self._scheduler.now
         try:
             reply = yield from self._exchange(ask.batch, ask.want)
         except StoreUnavailable:
-            self._planner.unanswered(ask, self._now())
+            self._planner.unanswered(ask, self._scheduler.now)
             return
         self._note_answered(ask.batch)
-        self._planner.answered(ask, reply, sent_at=sent_at, now=self._now())
+        self._planner.answered(ask, reply, sent_at=sent_at, now=self._scheduler.now)
         if reply.reserved:
-            self._alarm_before(self._now() + 2 * PATIENCE_SECONDS)
+            self._alarm_before(self._scheduler.now + 2 * PATIENCE_SECONDS)
 
     def _reconcile(self) -> Steps:
         try:
-            listed = yield from self._network.call(lambda: self._store.held(self.holder))
+            listed = yield from self._network.call(
+                lambda: self._store.held(self._clock.now(), self.holder)
+            )
             unknown = self.settler.unknown(listed)
-            sent_at = self._now()
+            sent_at = self._scheduler.now
             answers = []
             if unknown:
                 renewals = [Renewal(job.id, job.fence) for job in unknown]
-                answers = yield from self._network.call(
-                    lambda: self._store.extend(self.holder, renewals, LEASE_SECONDS)
-                )
+                answers = yield from self._network.call(lambda: self._extend(renewals))
         except StoreUnavailable:
-            self._planner.reconcile_failed(self._now())
+            self._planner.reconcile_failed(self._scheduler.now)
             return
-        now = self._now()
+        now = self._scheduler.now
         self._planner.reconciled(listed, unknown, answers, sent_at=sent_at, now=now)
         self._alarm_before(now + 2 * PATIENCE_SECONDS)
 
@@ -182,19 +187,23 @@ class SimulatedChild:
         settlements = [held.settlement for held in batch if held.settlement is not None]
 
         def apply() -> Exchange:
-            reply = self._store.exchange(self.holder, settlements, want)
+            reply = self._store.exchange(self._clock.now(), self.holder, settlements, want)
             self._checker.settled(settlements, reply.settled)
             return reply
 
         return (yield from self._network.call(apply))
 
+    def _extend(self, renewals: list[Renewal]) -> list[Extended]:
+        return self._store.extend(self._clock.now(), self.holder, renewals, LEASE_SECONDS)
+
     def _leave(self, code: ExitCode) -> None:
         if self.settler.running and not self.shutdown.leaving:
             raise Broken(f"{self.holder} left while a job was running")
-        if not self.shutdown.leaving and self.settler.worth_waiting_for(self._now()):
+        if not self.shutdown.leaving and self.settler.worth_waiting_for(self._scheduler.now):
             raise Broken(f"{self.holder} left with settlements that nobody will send")
         self.exit_code = code
         self.kill()
+        self._on_exit(self)
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -204,7 +213,7 @@ class SimulatedChild:
             began, jobs = now, 0
             while (held := self._claim(now)) is not None:
                 yield from self._run(held, 0)
-                now = self._now()
+                now = self._scheduler.now
                 jobs += 1
             self._prefetch.ran(jobs, now - began)
             return now
@@ -221,36 +230,35 @@ class SimulatedChild:
 
     def _run_beside(self, held: Held) -> Steps:
         while not self._free:  # a thread that has finished, but not yet come back for more
-            yield self._now() + 0.0001
+            yield self._scheduler.now + 0.0001
         slot = self._free.pop()
-        began = self._now()
+        began = self._scheduler.now
         if held.deadline <= began:
             self.settler.finish(held, unstarted(held))
         else:
             yield from self._run(held, slot)
-            self._prefetch.ran(1, self._now() - began)
+            self._prefetch.ran(1, self._scheduler.now - began)
         self._free.append(slot)
         self._scheduler.wake(self._main)
 
     def _run(self, held: Held, slot: int) -> Steps:
         job = held.reservation
         plan = self._checker.plans[job.id]
-        run = self._runs[slot] = Run(held, slot, self._now(), plan.timeout)
-        self._checker.started(job, self._scheduler.clock.now())
+        run = self._runs[slot] = Run(held, slot, self._scheduler.now, plan.timeout)
+        self._checker.started(job, self._clock.now())
         self._note_in_table(run, Phase.STARTED)
         if run.soft_deadline is not None:
             self._alarm_before(run.soft_deadline)
         ends_at = run.started_at + plan.seconds
-        while self._now() < ends_at and not run.interrupted:
-            # Short looks, so that the soft limit ends it about when it strikes.
-            yield min(ends_at, self._now() + 0.5)
+        while self._scheduler.now < ends_at and not run.interrupted:
+            yield ends_at
         settlement = self._decide(run, plan)
-        yield self._now()
+        yield self._scheduler.now
         del self._runs[slot]
         if plan.urgent:
             self._unanswered_urgent.add(job.fence)
         self.settler.finish(held, settlement, urgent=plan.urgent)
-        yield self._now()
+        yield self._scheduler.now
         self._note_in_table(run, Phase.FINISHED)
 
     def _decide(self, run: Run, plan: Plan) -> Settlement:
@@ -261,7 +269,7 @@ class SimulatedChild:
         elif job.attempt <= plan.failures:
             outcome = Failed(None)
         self._checker.ended[job.fence] = isinstance(outcome, Succeeded)
-        return decide(job, plan.policy, outcome, now=self._now(), rng=self._rng)
+        return decide(job, plan.policy, outcome, now=self._scheduler.now, rng=self._rng)
 
     def _note_in_table(self, run: Run, phase: Phase) -> None:
         job = run.held.reservation
@@ -276,9 +284,9 @@ class SimulatedChild:
 
     def _beat(self) -> Steps:
         while True:
-            now = self._now()
+            now = self._scheduler.now
             for run in self._heartbeat.to_interrupt(now, list(self._runs.values())):
-                run.interrupted = True
+                self._interrupt(run)
             duties = self._heartbeat.duties(now)
             if duties.renew:
                 yield from self._renew()
@@ -288,8 +296,13 @@ class SimulatedChild:
                 yield from self._flush()
             if self.shutdown.leaving:
                 self._leave(self.shutdown.exit_code(running=self.settler.running))
-            self._wake_at = self._heartbeat.wake_at(self._now(), list(self._runs.values()))
+            self._wake_at = self._heartbeat.wake_at(self._scheduler.now, list(self._runs.values()))
             yield self._wake_at
+
+    def _interrupt(self, run: Run) -> None:
+        run.interrupted = True
+        for actor in [self._main] if self._slots == 1 else self._slot_actors:
+            self._scheduler.wake(actor)
 
     def _alarm_before(self, when: float) -> None:
         if when < self._wake_at:
@@ -297,15 +310,13 @@ class SimulatedChild:
 
     def _renew(self) -> Steps:
         leases = self.settler.leases()
-        sent_at = self._now()
+        sent_at = self._scheduler.now
         if leases:
             renewals = [Renewal(held.reservation.id, held.reservation.fence) for held in leases]
             try:
-                answers = yield from self._network.call(
-                    lambda: self._store.extend(self.holder, renewals, LEASE_SECONDS)
-                )
+                answers = yield from self._network.call(lambda: self._extend(renewals))
             except StoreUnavailable:
-                self._heartbeat.failed(self._now())
+                self._heartbeat.failed(self._scheduler.now)
                 return
             self.settler.renewed(leases, answers, sent_at + LEASE_SECONDS)
         self._heartbeat.renewed(sent_at)
@@ -318,12 +329,9 @@ class SimulatedChild:
             reply = yield from self._exchange(batch)
         except StoreUnavailable:
             self.settler.unanswered(batch)
-            self._heartbeat.failed(self._now())
+            self._heartbeat.failed(self._scheduler.now)
         else:
             self._note_answered(batch)
             self.settler.answered(batch, reply.settled)
             self._heartbeat.flushed()
         self._scheduler.wake(self._main)
-
-    def _now(self) -> float:
-        return self._scheduler.now()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from random import Random
 
 from taskharbor.decision import Lost, decide
-from taskharbor.drivers.memory import connect
+from taskharbor.drivers.memory.operators import Store
 from taskharbor.errors import StoreUnavailable
 from taskharbor.lease import Guard, Reservation
 from taskharbor.maintenance.lost import LostChild, policy_of, settle_lost
@@ -52,7 +54,7 @@ class History:
         self._chaos = chaos
         self._rng = Random(seed + 1)
         self._slots = slots
-        self._store = connect("memory://", clock=self.scheduler.clock)
+        self._store = Store()
         self._network = Network(self.scheduler, chaos.weather)
         names = tuple(name for name, _ in QUEUES)
         plans = make_plans(self._rng, jobs, names)
@@ -73,21 +75,23 @@ class History:
                 self.scheduler.call_later(CHAOS_SECONDS * self._rng.random(), event)
             else:
                 self.scheduler.at_step[self._rng.randrange(BUSY_STEPS)] = self._to_whose_turn(event)
-        began = self.scheduler.now()
+        began = self.scheduler.now
         while not self.checker.all_finished():
-            self.scheduler.run(self.scheduler.now() + 1.0)
-            if self.scheduler.now() >= began + CHAOS_SECONDS:
+            self.scheduler.run(self.scheduler.now + 1.0)
+            if self.scheduler.now >= began + CHAOS_SECONDS:
                 self._network.weather = CLEAR
-            if self.scheduler.now() >= began + CHAOS_SECONDS + SETTLE_SECONDS:
+            if self.scheduler.now >= began + CHAOS_SECONDS + SETTLE_SECONDS:
                 break
         self.checker.final()
 
     def _enqueue(self) -> None:
         plans, chords = self.checker.plans, self.checker.chords
         in_flows = {each for chord in chords for each in (*chord.members, chord.finalizer)}
-        self._store.enqueue([plan.message() for plan in plans.values() if plan.id not in in_flows])
+        now = self.scheduler.clock.now()
+        alone = [plan.message() for plan in plans.values() if plan.id not in in_flows]
+        self._store.enqueue(now, alone)
         for chord in chords:
-            self._store.enqueue_flow(chord.part(plans))
+            self._store.enqueue_flow(now, chord.part(plans))
 
     # --- what goes wrong ----------------------------------------------------------------------
 
@@ -130,18 +134,18 @@ class History:
             queues=QUEUES,
             slots=self._slots,
             budget=Budget(tasks=tasks),
+            on_exit=lambda child: self.scheduler.call_later(
+                0.2 * self._rng.random(), partial(self._replace, child)
+            ),
         )
         self._children.append(child)
-        self.scheduler.spawn(self._replace(child))
 
-    def _replace(self, child: SimulatedChild) -> Steps:
+    def _replace(self, child: SimulatedChild) -> None:
         """The supervisor: sees that a child has ended, has its leases settled, starts another."""
-        while child in self._children and child.exit_code is None:
-            yield self.scheduler.now() + 0.2
         if child in self._children:
             self._children.remove(child)
             self._start_child()
-            yield from self._retire(child, ended=True)
+            self.scheduler.spawn(self._retire(child, ended=True))
 
     def _kill(self) -> None:
         self.scheduler.spawn(self._retire(self._lose(), ended=False), 0.1)
@@ -159,14 +163,14 @@ class History:
 
     def _suspend(self) -> None:
         child = self._choose()
-        child.suspend(self.scheduler.now() + 10.0 * self._rng.random())
+        child.suspend(self.scheduler.now + 10.0 * self._rng.random())
 
     def _starve(self) -> None:
         child = self._choose()
-        child.starve_heartbeat(self.scheduler.now() + 10.0 * self._rng.random())
+        child.starve_heartbeat(self.scheduler.now + 10.0 * self._rng.random())
 
     def _outage(self) -> None:
-        self._network.down_until = self.scheduler.now() + 9.0 * self._rng.random()
+        self._network.down_until = self.scheduler.now + 9.0 * self._rng.random()
 
     def _terminate(self) -> None:
         child = self._choose()
@@ -177,17 +181,19 @@ class History:
     def _cancel(self) -> None:
         job_id = self._rng.choice(sorted(self.checker.plans))
         self.checker.cancelled.add(job_id)
-        self._store.cancel([job_id])
+        self._store.cancel(self.scheduler.clock.now(), [job_id], Reason.OPERATOR)
 
     # --- maintenance --------------------------------------------------------------------------
 
     def _maintain(self) -> Steps:
-        while True:
-            yield self.scheduler.now() + 0.5
+        clock, store, call = self.scheduler.clock, self._store, self._network.call
+        for reaps in cycle((True, False)):
+            yield self.scheduler.now + 0.5
             try:
-                yield from self._network.call(lambda: self._store.promote(100))
-                expired = yield from self._network.call(lambda: self._store.expired(100))
-                yield from self._settle([self._reap(job) for job in expired])
+                yield from call(lambda: store.promote(clock.now(), 100))
+                if reaps:
+                    expired = yield from call(lambda: store.expired(clock.now(), 100))
+                    yield from self._settle([self._reap(job) for job in expired])
             except StoreUnavailable:
                 continue
 
@@ -201,20 +207,24 @@ class History:
         )
         while True:
             try:
-                held = yield from self._network.call(lambda: self._store.retire(child.holder))
+                held = yield from self._network.call(
+                    lambda: self._store.retire(self.scheduler.clock.now(), child.holder)
+                )
                 if not held:
                     return
                 now = self.scheduler.clock.now()
                 yield from self._settle(settle_lost(report, held, now=now, rng=self._rng))
             except StoreUnavailable:
-                yield self.scheduler.now() + 0.3
+                yield self.scheduler.now + 0.3
 
     def _settle(self, settlements: list[Settlement]) -> Call[None]:
         def apply() -> None:
-            answers = self._store.exchange("maintenance", settlements).settled
+            now = self.scheduler.clock.now()
+            answers = self._store.exchange(now, "maintenance", settlements, None).settled
             self.checker.settled(settlements, answers)
 
-        yield from self._network.call(apply)
+        if settlements:
+            yield from self._network.call(apply)
 
     def _reap(self, job: Reservation) -> Settlement:
         lost = Lost(None, Reason.LEASE_EXPIRED, guard=Guard.EXPIRED)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 
 from taskharbor import message
 from taskharbor.drivers.base import Settled
-from taskharbor.drivers.memory import MemoryDriver
+from taskharbor.drivers.memory.operators import Store
+from taskharbor.drivers.memory.record import Record
 from taskharbor.flow.plan import Edge, Flow, Node, Part
 from taskharbor.lease import Reservation, Verdict
 from taskharbor.message import Call, Message, Policy
@@ -34,8 +36,13 @@ class Plan:
     urgent: bool
 
     def message(self) -> Message:
-        body = message.write_body(Call(b"", timeout=self.timeout, policy=self.policy))
+        body = _body(self.timeout, self.policy)
         return Message(id=self.id, task="sim", body=body, queue=self.queue, delay=self.delay)
+
+
+@cache
+def _body(timeout: float | None, policy: Policy) -> bytes:
+    return message.write_body(Call(b"", timeout=timeout, policy=policy))
 
 
 _SECONDS = (0.0,) * 4 + (0.0002,) * 4 + (0.001,) * 4 + (0.004, 0.06, 0.5, 8.0)
@@ -94,9 +101,9 @@ class Broken(AssertionError):
 
 @dataclass
 class Checker:
-    """Watches every start, end and settlement; asks the store itself, beside any network."""
+    """Watches every start, end and settlement; looks at the store's records, past any network."""
 
-    store: MemoryDriver
+    store: Store
     plans: dict[str, Plan]
     chords: list[Chord] = field(default_factory=list)
     starts: Counter[str] = field(default_factory=Counter)
@@ -108,7 +115,7 @@ class Checker:
 
     def started(self, job: Reservation, now: float) -> None:
         """Nothing is started without a lease that is valid at that moment."""
-        there = self.store.get(job.id)
+        there = self._record(job.id)
         if there is None or there.state is not State.RUNNING or there.fence != job.fence:
             is_now = "gone" if there is None else f"{there.state} ({there.reason})"
             raise Broken(f"{job.id} was started with fence {job.fence}, but is {is_now}")
@@ -122,8 +129,8 @@ class Checker:
                 raise Broken(f"{job.id} was started before all of {chord.id} had succeeded")
 
     def _all_succeeded(self, chord: Chord) -> bool:
-        outcomes = self.store.results(chord.members)
-        return all(each is not None and each.state is State.SUCCEEDED for each in outcomes)
+        records = map(self._record, chord.members)
+        return all(each is not None and each.state is State.SUCCEEDED for each in records)
 
     def settled(self, settlements: Sequence[Settlement], answers: Sequence[Settled]) -> None:
         """Called where the store applied them, whether or not the reply arrives."""
@@ -139,12 +146,12 @@ class Checker:
                 raise Broken(f"{settlement.job_id} succeeded, but that attempt never ended so")
 
     def all_finished(self) -> bool:
-        return not any(
-            number
-            for queue in self.store.queues()
-            for state, number in queue.counts.items()
-            if not state.terminal
-        )
+        """A job that is lost is no reason to wait."""
+        records = map(self._record, self.plans)
+        return all(each is None or each.state.terminal for each in records)
+
+    def _record(self, job_id: str) -> Record | None:
+        return self.store.jobs.get(job_id)
 
     def final(self) -> None:
         """Every job ended once, and no attempt was charged that was not run.
@@ -152,7 +159,7 @@ class Checker:
         An expired lease is the exception: nobody can know whether its job had been started.
         """
         for job_id, plan in self.plans.items():
-            job = self.store.get(job_id)
+            job = self._record(job_id)
             if job is None:
                 raise Broken(f"{job_id} is lost")
             if not job.state.terminal:
@@ -174,12 +181,12 @@ class Checker:
 
     def _check_finalizer(self, chord: Chord) -> None:
         """It ran if all members succeeded, else it was skipped, unless somebody cancelled it."""
-        job = self.store.get(chord.finalizer)
+        job = self._record(chord.finalizer)
         assert job is not None
         if chord.finalizer not in self.cancelled:
             skipped = job.state is State.CANCELLED and job.reason is Reason.UPSTREAM
             if skipped is self._all_succeeded(chord):
                 raise Broken(f"{job.id} is {job.state} ({job.reason}) at the end of {chord.id}")
-        flow = self.store.flow(chord.id)
+        flow = self.store.flow(0.0, chord.id)
         if flow is None or flow.finished_at is None:
             raise Broken(f"{chord.id} never ended")

@@ -36,18 +36,18 @@ class Network:
         """Travel, apply, travel back: others act in between. Raises StoreUnavailable, after which
         the request was applied, was not, or will be."""
         scheduler, weather = self._scheduler, self.weather
-        rng = scheduler.rng
-        fate = rng.random()
-        yield scheduler.now() + weather.slowest * rng.random()
-        if scheduler.now() < self.down_until or fate < weather.lost_request:
+        random = scheduler.rng.random
+        fate = random()
+        yield scheduler.now + weather.slowest * random()
+        if scheduler.now < self.down_until or fate < weather.lost_request:
             raise StoreUnavailable("the request was lost")
         fate -= weather.lost_request
         if fate < weather.late_request:
-            scheduler.call_later(0.2 * rng.random(), request)
+            scheduler.call_later(0.2 * random(), request)
             raise StoreUnavailable("the request is on its way")
         fate -= weather.late_request
         reply = request()
-        yield scheduler.now() + weather.slowest * rng.random()
+        yield scheduler.now + weather.slowest * random()
         if fate < weather.lost_reply:
             raise StoreUnavailable("the reply was lost")
         return reply

@@ -17,10 +17,10 @@ Steps = Generator[float, None, None]
 class Actor:
     """``suspended_until``: stopped (SIGSTOP) up to then, while time goes on for the others."""
 
-    __slots__ = ("alive", "steps", "suspended_until", "turn")
+    __slots__ = ("alive", "step", "suspended_until", "turn")
 
     def __init__(self, steps: Steps) -> None:
-        self.steps = steps
+        self.step = steps.__next__
         self.turn = 0
         self.alive = True
         self.suspended_until = 0.0
@@ -33,11 +33,11 @@ class StoreClock:
         self._scheduler = scheduler
 
     def now(self) -> float:
-        return 1_700_000_000.0 + self._scheduler.now()
+        return 1_700_000_000.0 + self._scheduler.now
 
 
 class Scheduler:
-    """Runs actors in the order of their times, which are the host's boot-time clock.
+    """Runs actors in the order of their times, which are the host's boot-time clock: ``now``.
 
     ``at_step[n]`` is called with the actor whose turn it is before the ``n``-th step of all: most
     steps are taken where much happens, so failures chosen by step hit what failures chosen by time
@@ -47,17 +47,14 @@ class Scheduler:
     def __init__(self, rng: Random) -> None:
         self.rng = rng
         self.clock = StoreClock(self)
-        self._now = 1000.0
+        self.now = 1000.0
         self.at_step: dict[int, Callable[[Actor], object]] = {}
         self._steps = 0
         self._queue: list[tuple[float, float, int, Actor]] = []
 
-    def now(self) -> float:
-        return self._now
-
     def spawn(self, steps: Steps, delay: float = 0.0) -> Actor:
         actor = Actor(steps)
-        self._schedule(actor, self.now() + delay)
+        self._schedule(actor, self.now + delay)
         return actor
 
     def call_later(self, delay: float, action: Callable[[], object]) -> None:
@@ -69,14 +66,7 @@ class Scheduler:
 
     def wake(self, actor: Actor) -> None:
         """Now, instead of at the time it had yielded."""
-        self._schedule(actor, self.now())
-
-    def _intervenes(self, actor: Actor) -> bool:
-        action = self.at_step.pop(self._steps, None)
-        self._steps += 1
-        if action is not None:
-            action(actor)
-        return action is not None
+        self._schedule(actor, self.now)
 
     def _schedule(self, actor: Actor, at: float) -> None:
         actor.turn += 1
@@ -87,22 +77,28 @@ class Scheduler:
         actor.alive = False
 
     def run(self, until: float) -> None:
-        """All steps up to boot time ``until``."""
-        while self._queue and self._queue[0][0] <= until:
-            at, _, turn, actor = heappop(self._queue)
-            if not actor.alive or turn != actor.turn:
+        """All steps up to boot time ``until``. Hot: half of a simulation was spent here."""
+        queue, at_step, random = self._queue, self.at_step, self.rng.random
+        while queue and queue[0][0] <= until:
+            at, _, turn, actor = heappop(queue)
+            if turn != actor.turn or not actor.alive:
                 continue
             if actor.suspended_until > at:
                 self._schedule(actor, actor.suspended_until)
                 continue
-            self._now = max(self._now, at)
-            if self._intervenes(actor):
-                self._schedule(actor, self._now)
+            if at > self.now:
+                self.now = at
+            number = self._steps
+            self._steps = number + 1
+            if number in at_step:
+                at_step.pop(number)(actor)
+                self._schedule(actor, self.now)
                 continue
             try:
-                at = next(actor.steps)
+                at = actor.step()
             except StopIteration:
                 actor.alive = False
-            else:
-                self._schedule(actor, max(at, self.now()))
-        self._now = max(self._now, until)
+                continue
+            actor.turn = turn = actor.turn + 1
+            heappush(queue, (max(self.now, at), random(), turn, actor))
+        self.now = max(self.now, until)
