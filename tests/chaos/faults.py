@@ -122,7 +122,7 @@ class Terminate(OnPost):
 
     def strike(self, scene: Scene) -> Undo | None:
         supervisor = self.find(scene, "supervisor")
-        _send(supervisor, signal.SIGTERM)
+        scene.posts[self.post].terminate()
         if not self.hurry:
             return None
         return lambda: _send(supervisor, signal.SIGTERM, missed_is_fine=True)

@@ -7,6 +7,7 @@ Times are CLOCK_BOOTTIME, which all processes of the machine share and nobody se
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -59,8 +60,13 @@ class Writer:
         self._fd = os.open(directory / f"{self.process}.jsonl", flags, 0o600)
 
     def write(self, entry: Entry) -> None:
-        """On the disk when it returns. Raises OSError; then the line may be there or not."""
-        os.write(self._fd, json.dumps(asdict(entry)).encode() + b"\n")
+        """On the disk when it returns. Raises OSError; then the line may be there or not, but no
+        part of it is, which the next one would follow."""
+        line = json.dumps(asdict(entry)).encode() + b"\n"
+        before = os.fstat(self._fd).st_size
+        if os.write(self._fd, line) < len(line):  # the disk was full in the middle of it
+            os.ftruncate(self._fd, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(self._fd)
 
 

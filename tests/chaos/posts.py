@@ -65,6 +65,7 @@ class Post:
         }
         self._workers: list[Worker] = []
         self._count_at = 0.0
+        self._leaving = False
         self.worker: Worker | None = None
 
     # --- its worker ------------------------------------------------------------------------
@@ -89,13 +90,18 @@ class Post:
             log_level="info",
         )
         self._workers.append(self.worker)
+        self._leaving = False
         self.worker.start(ready=False)
 
+    @property
+    def ready(self) -> bool:
+        """All children are there (some are not while they are being replaced), and are to stay."""
+        return not self._leaving and len(self.find("child")) >= self._concurrency
+
     def wait_ready(self) -> None:
-        """Return when all children are there."""
         # A look at it costs more than the usual wait between two looks.
         wait_until(
-            lambda: len(self.find("child")) == self._concurrency,
+            lambda: self.ready,
             seconds=START_SECONDS,
             pause=COUNT_SECONDS / 5,
             what=f"the children of post {self.number}",
@@ -123,11 +129,17 @@ class Post:
     def family(self) -> list[psutil.Process]:
         return [] if self.worker is None else self.worker.processes()
 
+    def terminate(self) -> None:
+        """Ask the worker, if there is one, for an orderly end."""
+        if self.worker is not None:
+            self._leaving = True
+            self.worker.send(signal.SIGTERM)
+
     def ask_to_leave(self) -> None:
-        """Ask the worker for an orderly end; a stopped process is resumed."""
+        """In any state: a stopped process is resumed."""
         if self.worker is not None:
             self.worker.resume()
-            self.worker.send(signal.SIGTERM)
+        self.terminate()
 
     def wait_left(self) -> int:
         """The worker's exit code, after it was asked. Raises TimeoutError if it does not end."""

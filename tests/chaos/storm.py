@@ -24,9 +24,10 @@ from tests.chaos.checker import Evidence
 from tests.chaos.clients import Clients
 from tests.chaos.faults import draw_faults
 from tests.chaos.orders import LEASE_SECONDS, Order, make_chords, make_orders
-from tests.chaos.posts import Pool, Post
+from tests.chaos.posts import START_SECONDS, Pool, Post
 from tests.chaos.sites import SITES
 from tests.chaos.weather import LOOK_SECONDS, Blow, Weather
+from tests.waiting import wait_until
 
 SECONDS = 5.0
 """How long blows fall and jobs arrive."""
@@ -153,6 +154,8 @@ class Storm:
         clients.start()
         self._weather.blow(self._plan.blows, self._plan.seconds)
         self._wait_for_all(clients)
+        # Who is asked to leave before it can listen, or a second time, says nothing about an end.
+        wait_until(self._all_are_back, seconds=START_SECONDS, pause=LOOK_SECONDS, what="the posts")
         for post in self._posts:
             post.ask_to_leave()
         return [
@@ -167,6 +170,7 @@ class Storm:
             if post.old:
                 post.old = False
                 post.leave()
+                post.man()
         waited_for, moved_at = clients.waited_for, time.monotonic()
         while not clients.all_ended:
             self._weather.keep_manned(time.monotonic() + LOOK_SECONDS)
@@ -174,6 +178,10 @@ class Storm:
                 waited_for, moved_at = clients.waited_for, time.monotonic()
             elif time.monotonic() - moved_at > self._standstill_seconds:
                 return
+
+    def _all_are_back(self) -> bool:
+        self._weather.keep_manned(0.0)
+        return all(post.ready for post in self._posts)
 
     # --- the verdict ------------------------------------------------------------------------
 
