@@ -314,8 +314,8 @@ class LockRows(Fault):
                     with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
                         while not over.is_set():
                             connection.execute(self.STATEMENT.encode())
-                except psycopg.OperationalError:
-                    continue  # it was the one that a deadlock chose, or the server was away
+                except psycopg.Error:
+                    continue  # a deadlock chose it, or the server was away or read-only
 
         thread = threading.Thread(target=storm, name="lock-storm")
         thread.start()
