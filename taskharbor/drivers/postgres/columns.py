@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from taskharbor.drivers.postgres.arrays import Bigints, Blobs, Texts
 from taskharbor.lease import Guard
 from taskharbor.message import Message
 from taskharbor.settlement import Settlement
@@ -24,9 +25,9 @@ def of_messages(batch: Sequence[Message]) -> dict[str, Any]:
     (ids, tasks, bodies, digests, queues, priorities, delays, etas, expires_in, expires_at, keys,
      key_until, retentions) = zip(*batch, strict=True)  # fmt: skip
     return {
-        "ids": list(ids),
+        "ids": Texts(ids),
         "tasks": _column(tasks),
-        "bodies": list(bodies),
+        "bodies": Blobs(bodies),
         "digests": _column(digests),
         "queues": _column(queues),
         "priorities": _column(priorities),
@@ -53,7 +54,7 @@ def of_settlements(settlements: Sequence[Settlement]) -> dict[str, Any]:
         "quick": successes > 0 and len(set(ids)) == len(ids) and _VALID.issuperset(guards),
         "ids": of_ids(ids),
         "fences": of_fences(fences),
-        "results": list(results),
+        "results": Blobs(results),
     }
     if successes < len(moves) or not columns["quick"]:
         columns |= {
@@ -74,13 +75,13 @@ _NOTHING: dict[str, Any] = {"quick": False, "ids": [], "fences": [], "results": 
 )
 
 
-def of_ids(job_ids: Sequence[str]) -> list[str]:
+def of_ids(job_ids: Sequence[str]) -> Texts:
     """Job ids as Postgres can hold them; "" (no job's id) for what no store would hold."""
-    return [job_id if job_id.isprintable() else "" for job_id in job_ids]
+    return Texts([job_id if job_id.isprintable() else "" for job_id in job_ids])
 
 
-def of_fences(fences: Sequence[int]) -> list[int]:
-    return [fence if 0 <= fence <= _MAX_BIGINT else -1 for fence in fences]
+def of_fences(fences: Sequence[int]) -> Bigints:
+    return Bigints([fence if 0 <= fence <= _MAX_BIGINT else -1 for fence in fences])
 
 
 def _column(values: Sequence[Any]) -> Sequence[Any]:
