@@ -1,8 +1,8 @@
 """Whole columns as binary arrays.
 
-psycopg writes a list item by item, its texts as literals that the server has to parse: 3 of the 8 µs
-that enqueuing one of many jobs took in the client. Here a column is one join of bytes. Elsewhere (a
-caller's connection, made before it could know these types) they are lists like any other.
+psycopg writes a list item by item, its texts as literals that the server has to parse: 3 of the
+8 µs that enqueuing one of many jobs took in the client. Here a column is one join of bytes.
+Elsewhere (a caller's connection, made before it could know these types) they are lists like others.
 """
 
 from __future__ import annotations
