@@ -3,8 +3,7 @@ SELECT 1 FROM th_retired WHERE holder = ?;
 
 -- leases: fences -> fence, holder, attempt, reserved_at, expires_at, cancel_reason, the job's head
 SELECT l.fence, l.holder, l.attempt, l.reserved_at, l.expires_at, l.cancel_reason,
-    j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+    {head}
 FROM th_leases l CROSS JOIN th_jobs j ON j.seq = l.seq
 WHERE l.fence IN (SELECT value FROM json_each(?));
 
@@ -36,18 +35,9 @@ WHERE l.fence = ?;
 DELETE FROM th_leases WHERE fence IN (SELECT value FROM json_each(?));
 
 -- standing: id -> its state, the fence that settled it
-SELECT CASE
-        WHEN e.seq IS NOT NULL THEN e.state
-        WHEN r.seq IS NOT NULL THEN 'ready'
-        WHEN s.seq IS NOT NULL THEN 'scheduled'
-        WHEN b.seq IS NOT NULL THEN 'blocked'
-        ELSE 'running'
-    END, e.fence
+SELECT {state}, e.fence
 FROM th_jobs j
-LEFT JOIN th_ended e ON e.seq = j.seq
-LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
-LEFT JOIN th_scheduled s ON s.seq = j.seq
-LEFT JOIN th_blocked b ON b.seq = j.seq
+{standing}
 WHERE j.id = ?;
 
 -- tombstone: id -> fence
@@ -60,8 +50,7 @@ SELECT id FROM th_queues WHERE name = ? AND NOT paused;
 SELECT 1 FROM th_ready WHERE queue = ? LIMIT 1;
 
 -- expired_in_line: queue, how far to look, now -> head, attempts of those past their expiry
-SELECT j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds, coalesce(c.attempts, 0)
+SELECT {head}, coalesce(c.attempts, 0)
 FROM (SELECT seq, expires_at FROM th_ready WHERE queue = ? ORDER BY rank, seq LIMIT ?) r
 CROSS JOIN th_jobs j ON j.seq = r.seq
 LEFT JOIN th_carried c ON c.seq = r.seq
@@ -89,9 +78,7 @@ DELETE FROM th_ready WHERE queue = ? AND rank = ? AND seq <= ?;
 -- cancel_requested and holder
 SELECT j.id, ?, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
     j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved,
-    CASE WHEN j.keep_succeeded = 9e999 THEN (
-        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
-    ) END,
+    {flow},
     c.awaits
 FROM th_leases l
 CROSS JOIN th_jobs j ON j.seq = l.seq

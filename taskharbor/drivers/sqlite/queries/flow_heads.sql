@@ -41,8 +41,7 @@ SELECT min(deadline) FROM th_flows WHERE deadline IS NOT NULL;
 SELECT num, doomed FROM th_flows WHERE prune_at <= ? ORDER BY prune_at LIMIT 1;
 
 -- doomed_jobs: flow, how many -> state, head, in the order of the flow: no edge outlives its target
-SELECT coalesce(e.state, 'blocked'), j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+SELECT coalesce(e.state, 'blocked'), {head}
 FROM (SELECT seq FROM th_nodes WHERE flow = ? ORDER BY idx LIMIT ?) n
 CROSS JOIN th_jobs j ON j.seq = n.seq
 LEFT JOIN th_ended e ON e.seq = n.seq;

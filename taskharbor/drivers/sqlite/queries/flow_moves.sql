@@ -42,8 +42,7 @@ SELECT n.pending, n.spoiled, n.released, n.errback, n.delay, n.eta, n.expires_in
     f.cancel_reason,
     CASE WHEN b.seq IS NOT NULL THEN 'blocked' ELSE coalesce(e.state, 'running') END,
     coalesce(b.reason, e.reason, 'reserved'), coalesce(e.attempts, c.attempts, 0),
-    j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+    {head}
 FROM json_each(?) s
 CROSS JOIN th_nodes n ON n.seq = s.value
 CROSS JOIN th_flows f ON f.num = n.flow AND f.sealed
@@ -83,8 +82,7 @@ UPDATE th_flows SET finished_at = ?, prune_at = ?, deadline = NULL WHERE num = ?
 UPDATE th_flows SET finished_at = NULL, prune_at = NULL WHERE num = ?;
 
 -- waiting_parent: its id, the flow -> head, if it is blocked and waits for the flow
-SELECT j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+SELECT {head}
 FROM th_jobs j
 JOIN th_blocked b ON b.seq = j.seq
 JOIN th_carried c ON c.seq = j.seq

@@ -6,26 +6,14 @@ SELECT j.seq, j.id, j.task, q.name, j.priority, j.enqueued_at,
     coalesce(c.due_at, (SELECT due_at FROM th_nodes n WHERE n.seq = j.seq), j.due_at),
     j.expires_at, j.key, coalesce(e.attempts, c.attempts, 0), coalesce(c.losses, 0),
     c.progress, c.saved, c.error,
-    CASE
-        WHEN e.seq IS NOT NULL THEN e.state
-        WHEN r.seq IS NOT NULL THEN 'ready'
-        WHEN s.seq IS NOT NULL THEN 'scheduled'
-        WHEN b.seq IS NOT NULL THEN 'blocked'
-        ELSE 'running'
-    END,
-    coalesce(e.reason, r.reason, s.reason, b.reason, 'reserved'),
+    {state}, {reason},
     e.finished_at,
-    CASE WHEN j.keep_succeeded = 9e999 THEN (
-        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
-    ) END,
+    {flow},
     c.awaits
 FROM th_jobs j
 JOIN th_queues q ON q.id = j.queue
 LEFT JOIN th_carried c ON c.seq = j.seq
-LEFT JOIN th_ended e ON e.seq = j.seq
-LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
-LEFT JOIN th_scheduled s ON s.seq = j.seq
-LEFT JOIN th_blocked b ON b.seq = j.seq
+{standing}
 WHERE j.seq IN (SELECT value FROM json_each(?))
 ORDER BY j.seq DESC;
 
@@ -46,20 +34,10 @@ FROM th_ended WHERE seq = ? AND state = 'succeeded';
 
 -- outcomes: ids -> id, state, reason, result, error
 SELECT j.id,
-    CASE
-        WHEN e.seq IS NOT NULL THEN e.state
-        WHEN r.seq IS NOT NULL THEN 'ready'
-        WHEN s.seq IS NOT NULL THEN 'scheduled'
-        WHEN b.seq IS NOT NULL THEN 'blocked'
-        ELSE 'running'
-    END,
-    coalesce(e.reason, r.reason, s.reason, b.reason, 'reserved'), e.result, c.error
+    {state}, {reason}, e.result, c.error
 FROM th_jobs j
 LEFT JOIN th_carried c ON c.seq = j.seq
-LEFT JOIN th_ended e ON e.seq = j.seq
-LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
-LEFT JOIN th_scheduled s ON s.seq = j.seq
-LEFT JOIN th_blocked b ON b.seq = j.seq
+{standing}
 WHERE j.id IN (SELECT value FROM json_each(?));
 
 -- unfinished: ids -> how many of them exist and are not terminal

@@ -2,9 +2,7 @@
 SELECT j.id, q.name, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
     j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved,
     l.cancel_reason IS NOT NULL, l.holder,
-    CASE WHEN j.keep_succeeded = 9e999 THEN (
-        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
-    ) END,
+    {flow},
     c.awaits
 FROM th_leases l
 CROSS JOIN th_jobs j ON j.seq = l.seq
@@ -16,9 +14,7 @@ WHERE l.holder = ? ORDER BY l.fence;
 SELECT j.id, q.name, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0), j.priority,
     j.enqueued_at, l.reserved_at, l.expires_at, c.unknown_since, c.saved,
     l.cancel_reason IS NOT NULL, l.holder,
-    CASE WHEN j.keep_succeeded = 9e999 THEN (
-        SELECT f.id FROM th_nodes n JOIN th_flows f ON f.num = n.flow WHERE n.seq = j.seq
-    ) END,
+    {flow},
     c.awaits
 FROM (
     SELECT * FROM th_leases WHERE expires_at <= ? ORDER BY expires_at, fence LIMIT ?

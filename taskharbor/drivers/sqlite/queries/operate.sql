@@ -1,22 +1,12 @@
 -- heads: ids -> state, attempts, queue, enqueued_at, awaits: the head of each job
 SELECT
-    CASE
-        WHEN e.seq IS NOT NULL THEN e.state
-        WHEN r.seq IS NOT NULL THEN 'ready'
-        WHEN s.seq IS NOT NULL THEN 'scheduled'
-        WHEN b.seq IS NOT NULL THEN 'blocked'
-        ELSE 'running'
-    END,
+    {state},
     coalesce(e.attempts, c.attempts, 0), q.name, j.enqueued_at, c.awaits,
-    j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+    {head}
 FROM th_jobs j
 JOIN th_queues q ON q.id = j.queue
 LEFT JOIN th_carried c ON c.seq = j.seq
-LEFT JOIN th_ended e ON e.seq = j.seq
-LEFT JOIN th_ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
-LEFT JOIN th_scheduled s ON s.seq = j.seq
-LEFT JOIN th_blocked b ON b.seq = j.seq
+{standing}
 WHERE j.id IN (SELECT value FROM json_each(?));
 
 -- ids: seqs -> id

@@ -1,7 +1,6 @@
 -- due: now, how many -> reason, wake_at, attempts, head of the scheduled jobs whose time has come
 SELECT coalesce(c.attempts, 0),
-    j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+    {head}
 FROM (SELECT seq FROM th_scheduled WHERE wake_at <= ? ORDER BY wake_at LIMIT ?) s
 CROSS JOIN th_jobs j ON j.seq = s.seq
 LEFT JOIN th_carried c ON c.seq = s.seq;
@@ -10,8 +9,7 @@ LEFT JOIN th_carried c ON c.seq = s.seq;
 SELECT min(wake_at) FROM th_scheduled;
 
 -- overdue: now, how many -> state, id, head of the jobs whose retention is over
-SELECT e.state, j.seq, j.id, j.queue, j.priority, j.expires_at,
-    j.keep_succeeded, j.keep_cancelled, j.keep_dead, j.key, j.key_seconds
+SELECT e.state, {head}
 FROM (SELECT seq, state FROM th_ended WHERE prune_at <= ? ORDER BY prune_at LIMIT ?) e
 CROSS JOIN th_jobs j ON j.seq = e.seq;
 
