@@ -212,12 +212,12 @@ def _countdown(call: CallOptions) -> float:
 
 def _eta(call: CallOptions) -> float | None:
     eta = call.get("eta")
-    return None if eta is None else _timestamp("eta", eta)
+    return None if eta is None else timestamp("eta", eta)
 
 
 def _expiry(expires: float | datetime | None) -> dict[str, Any]:
     if isinstance(expires, datetime):
-        return {"expires_at": _timestamp("expires", expires)}
+        return {"expires_at": timestamp("expires", expires)}
     if expires is not None:
         _check_expires(expires)
     return {"expires_in": expires}
@@ -229,7 +229,8 @@ def _check_expires(seconds: object) -> None:
         raise InvalidJob("expires is 0; a job must be given more than 0 seconds to start")
 
 
-def _timestamp(name: str, moment: object) -> float:
+def timestamp(name: str, moment: object) -> float:
+    """Seconds since the epoch. Raises InvalidJob for what is no aware datetime."""
     if not isinstance(moment, datetime):
         raise InvalidJob(
             f"{name} is {moment!r}; use an aware datetime, or countdown= for seconds from now"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeV
 from taskharbor import apps, codec
 from taskharbor.codec.classes import main_module_name
 from taskharbor.context import JobContext, await_as, current_job, detached, in_job, run_as
-from taskharbor.control import Retry
-from taskharbor.errors import ConfigurationError, InvalidCall
+from taskharbor.control import Reject, Retry
+from taskharbor.errors import ConfigurationError, InvalidCall, InvalidJob
 from taskharbor.message import Message, check_name
-from taskharbor.options import CallOptions, TaskOptions, template
+from taskharbor.options import CallOptions, TaskOptions, template, timestamp
 from taskharbor.signature import Signature
 
 if TYPE_CHECKING:
@@ -189,13 +189,18 @@ class Task(Generic[P, R]):
         eta: datetime | None = None,
         max_retries: int | None = None,
     ) -> NoReturn:
-        """Raise :class:`Retry`, with Celery's names. Past ``max_retries`` it raises ``exc``."""
+        """Raise :class:`Retry`, with Celery's names. After ``max_retries`` attempts before this
+        one, raise ``exc``, or :class:`Reject` if there is none. Raises InvalidJob like
+        ``apply_async()`` for an impossible ``countdown`` or ``eta``."""
         job = current_job()
-        if exc is not None and max_retries is not None and job.retries >= max_retries:
-            raise exc
+        if max_retries is not None and job.retries >= max_retries:
+            raise exc or Reject(f"it was to be retried {max_retries} times at most")
         message = "retry asked by the task" if exc is None else f"{type(exc).__name__}: {exc}"
-        delay = countdown if eta is None else max(0.0, eta.timestamp() - job.now())
-        raise Retry(message, delay=delay) from exc
+        if eta is not None:
+            if countdown is not None:
+                raise InvalidJob("a retry has either a countdown or an eta; drop one of them")
+            countdown = max(0.0, timestamp("eta", eta) - job.now())
+        raise Retry(message, delay=countdown) from exc
 
     def replace(self, canvas: Canvas[Any]) -> NoReturn:
         """``current_job().replace()``, where Celery has it."""

@@ -471,3 +471,26 @@ def test_self_retry_raises_retry_with_celerys_names(app: TaskHarbor) -> None:
     assert raised.value.__cause__ is cause
     with pytest.raises(ValueError, match="no"):
         fetch(max_retries=0)
+
+
+def test_self_retry_without_an_error_is_rejected_past_its_limit(app: TaskHarbor) -> None:
+    @app.task(bind=True)
+    def fetch(self: Any, /, **options: Any) -> None:
+        raise self.retry(**options)
+
+    with pytest.raises(Reject, match="0 times"):
+        fetch(max_retries=0)
+
+
+def test_self_retry_refuses_what_names_no_moment(app: TaskHarbor) -> None:
+    @app.task(bind=True)
+    def fetch(self: Any, /, **options: Any) -> None:
+        raise self.retry(**options)
+
+    soon = datetime.now(UTC)
+    with pytest.raises(InvalidJob, match="naive"):
+        fetch(eta=soon.replace(tzinfo=None))
+    with pytest.raises(InvalidJob, match="drop one"):
+        fetch(eta=soon, countdown=1)
+    with pytest.raises(InvalidJob, match="number of seconds"):
+        fetch(countdown=-1)
