@@ -38,22 +38,24 @@ def batches(calls: Iterable[Signature[Any]]) -> Iterator[list[Signature[Any]]]:
 
 
 def _through_middleware(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
-    requests = [
-        EnqueueRequest(
-            call.task, call.args, call.kwargs, dict(call.task.call_options.get("headers") or {})
-        )
-        for call in calls
-    ]
     return app.stack.enqueue(
-        requests, lambda changed: _store(app, [_call(request) for request in changed], connection)
+        [request_of(call) for call in calls],
+        lambda changed: _store(app, [call_of(request) for request in changed], connection),
     )
 
 
-def _call(request: EnqueueRequest) -> Signature[Any]:
+def request_of(call: Signature[Any]) -> EnqueueRequest:
+    """``call`` as middleware sees it."""
+    headers = dict(call.task.call_options.get("headers") or {})
+    return EnqueueRequest(call.task, call.args, call.kwargs, headers)
+
+
+def call_of(request: EnqueueRequest, *, immutable: bool = False) -> Signature[Any]:
+    """What middleware has made of a call, without its callbacks."""
     task = request.task
     if request.headers != (task.call_options.get("headers") or {}):
         task = task.using(headers=request.headers)
-    return Signature(task, request.args, request.kwargs)
+    return Signature(task, request.args, request.kwargs, immutable)
 
 
 def _store(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from taskharbor import codec, defaults
 from taskharbor.canvas import Canvas
+from taskharbor.enqueue import call_of, request_of
 from taskharbor.errors import ConfigurationError, InvalidJob, StoreUnavailable
 from taskharbor.flow.compiler import Compiler, Draft
 from taskharbor.flow.graph import Graph, check_name
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 _OF_THE_FLOW = frozenset({"name", "idempotency_key", "expires", "connection"})
 _NOT_FOR_ITS_JOBS = ("job_id", "idempotency_key", "key_until", "connection")
+
+
+Stored = tuple[FlowResult[Any], list[AsyncResult[Any]]]
+"""A flow, and its jobs."""
 
 
 class Laid(NamedTuple):
@@ -100,9 +105,7 @@ def store_awaited(app: TaskHarbor, canvas: Canvas[Any], job_id: str) -> str:
     return flow_id
 
 
-def _store_sealed(
-    app: TaskHarbor, canvas: Canvas[Any], options: FlowOptions
-) -> tuple[FlowResult[Any], list[AsyncResult[Any]]]:
+def _store_sealed(app: TaskHarbor, canvas: Canvas[Any], options: FlowOptions) -> Stored:
     own, of_jobs = _sort_options(options)
     driver = flows_of(app)
     laid = _lay(app, canvas.set(**of_jobs) if of_jobs else canvas)
@@ -143,9 +146,6 @@ def _lay(app: TaskHarbor, canvas: Canvas[Any]) -> Laid:
     return Laid(compiler.drafts, compiler.edges, result)
 
 
-Stored = tuple[FlowResult[Any], list[AsyncResult[Any]]]
-
-
 def _through_middleware(app: TaskHarbor, laid: Laid, store: Callable[[], Stored]) -> Stored:
     """Store what middleware makes of the calls. It can change each, but neither drop nor add."""
     drafts = [draft for draft in laid.drafts if draft.call.task.name != JOIN]
@@ -158,26 +158,14 @@ def _through_middleware(app: TaskHarbor, laid: Laid, store: Callable[[], Stored]
                 "change them, but what waits for which is decided already"
             )
         for draft, request in zip(drafts, requests, strict=True):
-            draft.call = _changed(draft.call, request)
+            draft.call = call_of(request, immutable=draft.call.immutable)
         stored.append(store())
         return stored[-1][1]
 
-    app.stack.enqueue([_request(draft.call) for draft in drafts], enqueue)
+    app.stack.enqueue([request_of(draft.call) for draft in drafts], enqueue)
     if not stored:
         raise ConfigurationError("a middleware did not let a flow be stored, and raised nothing")
     return stored[-1]
-
-
-def _request(call: Signature[Any]) -> EnqueueRequest:
-    headers = dict(call.task.call_options.get("headers") or {})
-    return EnqueueRequest(call.task, call.args, call.kwargs, headers)
-
-
-def _changed(call: Signature[Any], request: EnqueueRequest) -> Signature[Any]:
-    task = request.task
-    if request.headers != (task.call_options.get("headers") or {}):
-        task = task.using(headers=request.headers)
-    return Signature(task, request.args, request.kwargs, call.immutable)
 
 
 # --- one flow -----------------------------------------------------------------------------------
@@ -185,7 +173,7 @@ def _changed(call: Signature[Any], request: EnqueueRequest) -> Signature[Any]:
 
 def _store_laid(
     app: TaskHarbor, driver: FlowDriver, canvas: Canvas[Any], own: dict[str, Any], laid: Laid
-) -> tuple[FlowResult[Any], list[AsyncResult[Any]]]:
+) -> Stored:
     flow_id = driver.new_job_id(own.get("idempotency_key"))
     nodes, edges = _nodes(app, driver, flow_id, laid)
     flow = _head(flow_id, canvas, laid, nodes, own)
