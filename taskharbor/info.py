@@ -30,7 +30,8 @@ class JobInfo:
     """How a job stands. Times in seconds since the epoch, by the store's clock.
 
     ``attempts`` are the ended ones, oldest first; ``attempt`` is the number charged so far.
-    ``progress`` is the last ``(fraction, message)``. ``args`` and ``kwargs`` are None when they
+    ``progress`` is the last ``(fraction, message)``. ``flow`` is the flow that the job belongs to,
+    ``awaits`` the one that it handed its work to. ``args`` and ``kwargs`` are None when they
     can't be read here (a class that is not imported, a newer wire version).
     """
 
@@ -56,6 +57,8 @@ class JobInfo:
     args: list[Any] | None
     kwargs: dict[str, Any] | None
     headers: dict[str, Any]
+    flow: str | None
+    awaits: str | None
 
 
 def describe(job: Job) -> JobInfo:
@@ -85,6 +88,8 @@ def describe(job: Job) -> JobInfo:
         args=args,
         kwargs=kwargs,
         headers=call.headers,
+        flow=job.flow,
+        awaits=job.awaits,
     )
 
 

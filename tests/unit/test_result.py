@@ -267,7 +267,7 @@ def test_info_tells_all_about_a_job(jobs: Jobs, app: TaskHarbor) -> None:
     assert (info.attempt, info.max_attempts, info.losses) == (2, 2, 0)
     assert (info.args, info.kwargs, info.headers) == (["a@b.c"], {"template": "hi"}, {"h": 1})
     assert info.progress == (0.25, "a quarter")
-    assert info.idempotency_key == "k"
+    assert (info.idempotency_key, info.flow, info.awaits) == ("k", None, None)
     assert info.error is not None
     assert info.error.message == "a@b.c"
     assert [attempt.number for attempt in info.attempts] == [1, 2]
