@@ -118,6 +118,8 @@ class TaskHarbor:
 
     # --- tasks --------------------------------------------------------------------------------
 
+    # Every option four times: with Unpack[TypedDict] there would be no **extras, which middleware
+    # may declare, and what the decorator returns depends on two of them.
     @overload
     def task(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, R]], /

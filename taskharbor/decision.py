@@ -76,7 +76,7 @@ class Lost:
     is lost.
 
     ``error`` names what was seen: the signal, the exit code, the expiry. ``charge`` False: the
-    store itself was away, so the lapse is nobody's fault.
+    store itself was away, so the lapse is nobody's fault, and the job's history shows none.
     """
 
     error: bytes | None

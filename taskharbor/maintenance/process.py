@@ -69,7 +69,7 @@ class MaintenanceProcess:
         except StoreUnavailable as error:
             _log.error("the store is away; trying again until it is back", error=str(error))
         except TaskHarborError as error:
-            self._channel.send("failed", error=f"{type(error).__name__}: {error}")
+            self._channel.send("failed", error=str(error))
             return ExitCode.CONFIGURATION
         self._channel.send("ready")
         while not (self._channel.closed or (self._stopping and self._service.idle)):

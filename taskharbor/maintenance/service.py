@@ -153,9 +153,8 @@ class Service:
             return
         if isinstance(driver, Examinable):
             for remark in driver.examine():
-                _log.warning(
-                    "the store is not set up well", found=remark.found, remedy=remark.remedy
-                )
+                log = _log.error if remark.fatal else _log.warning
+                log("the store is not set up well", found=remark.found, remedy=remark.remedy)
         self._examined = True
 
     @property

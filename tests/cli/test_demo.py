@@ -122,6 +122,8 @@ def test_the_demo_takes_no_directory_that_is_in_use(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["demo", "--directory", str(tmp_path)])
     assert result.exit_code == 2
     assert "is not empty" in result.stderr
+    result = CliRunner().invoke(cli, ["demo", "--directory", "/dev/null/demo"])
+    assert (result.exit_code, "can't be used" in result.stderr) == (2, True)
 
 
 def test_the_demo_says_where_to_look_when_its_worker_ends(

@@ -78,8 +78,12 @@ def _say_nothing(imported: int, kills: int) -> None:
 def _empty(directory: Path | None) -> Path:
     if directory is None:
         return Path(tempfile.mkdtemp(prefix="taskharbor-demo-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        filled = any(directory.iterdir())
+    except OSError as error:
+        raise click.BadParameter(f"{directory} can't be used: {error.strerror}") from error
+    if filled:
         raise click.BadParameter(f"{directory} is not empty; name a new directory")
     return directory
 
