@@ -225,7 +225,7 @@ CREATE TABLE th.members (
     eta        double precision,
     expires_in double precision,
     UNIQUE (flow, number)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
 
 CREATE TABLE th.edges (
     target   bigint NOT NULL,
@@ -234,7 +234,7 @@ CREATE TABLE th.edges (
     kind     text COLLATE "C" NOT NULL,
     mark     smallint NOT NULL DEFAULT 0,      -- flow.progress.Mark
     PRIMARY KEY (target, position)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 50);
 CREATE INDEX edges_of_source ON th.edges (source, target, position);
 
 -- What is to be walked: the edges of `source` behind (after_target, after_position), NULL = it was not

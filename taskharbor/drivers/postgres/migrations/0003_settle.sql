@@ -130,6 +130,7 @@ CREATE FUNCTION th.settle_successes(p_now double precision, p_ids text[], p_fenc
 LANGUAGE plpgsql AS $$
 DECLARE
     done integer[];
+    of_flows bigint[];
 BEGIN
     WITH wanted AS MATERIALIZED (
         SELECT u.ord, u.fence, j.seq, j.queue, j.flow, j.keep_succeeded
@@ -157,11 +158,12 @@ BEGIN
         SELECT g.queue, s.state, s.sign * count(*)
         FROM gone g, (VALUES ('running', -1), ('succeeded', 1)) s (state, sign)
         GROUP BY g.queue, s.state, s.sign
-    ), noted AS (
-        INSERT INTO th.errands (flow, source)
-        SELECT g.flow, g.seq FROM gone g WHERE g.flow IS NOT NULL ORDER BY g.ord
     )
-    SELECT array_agg(ord) FROM gone INTO done;
+    SELECT array_agg(ord), array_agg(seq) FILTER (WHERE flow IS NOT NULL) FROM gone
+    INTO done, of_flows;
+    IF of_flows IS NOT NULL THEN
+        PERFORM th.flow_succeeded(p_now, of_flows);
+    END IF;
     IF cardinality(done) = cardinality(p_ids) THEN
         PERFORM th.tell_ends(p_ids);
         RETURN NULL;

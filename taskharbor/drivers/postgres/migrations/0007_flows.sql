@@ -156,19 +156,26 @@ DECLARE
     ranks smallint[];
     blocks bigint[];
 BEGIN
-    PERFORM th.not_blocked(p_seqs);
-    PERFORM th.not_ended(skipped);
-    PERFORM th.note(skipped);
-    PERFORM th.start_anew(p_seqs);
-    UPDATE th.carried SET due_at = NULL, no_expiry = false WHERE seq = ANY (p_seqs);
-    UPDATE th.members SET released = true,
-        due_at = CASE WHEN eta IS NULL THEN p_now + delay ELSE greatest(p_now, eta) END
+    IF cardinality(skipped) > 0 THEN
+        PERFORM th.not_ended(skipped);
+        PERFORM th.note(skipped);
+    END IF;
+    UPDATE th.carried SET attempts = 0, losses = 0, unknown_since = NULL, due_at = NULL,
+        no_expiry = false
     WHERE seq = ANY (p_seqs);
     UPDATE th.jobs j SET expires_at = p_now + m.expires_in FROM th.members m
     WHERE m.seq = ANY (p_seqs) AND m.expires_in IS NOT NULL AND j.seq = m.seq;
-    WITH freed AS MATERIALIZED (
-        SELECT j.seq, j.queue, -j.priority AS rank, j.expires_at, m.due_at
-        FROM th.members m JOIN th.jobs j USING (seq) WHERE m.seq = ANY (p_seqs)
+    WITH gone AS (
+        DELETE FROM th.blocked WHERE seq = ANY (p_seqs) RETURNING seq
+    ), released AS (
+        UPDATE th.members SET released = true,
+            due_at = CASE WHEN eta IS NULL THEN p_now + delay ELSE greatest(p_now, eta) END
+        WHERE seq = ANY (p_seqs) RETURNING seq, due_at
+    ), freed AS MATERIALIZED (
+        SELECT j.seq, j.queue, -j.priority AS rank, j.expires_at, r.due_at,
+            j.seq <> ALL (skipped) AS was_blocked
+        FROM released r
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = r.seq LIMIT 1) j
     ), into_ready AS (
         INSERT INTO th.ready (queue, rank, seq, expires_at, ready_at, reason)
         SELECT queue, rank, seq, expires_at, p_now, 'unblocked' FROM freed WHERE due_at <= p_now
@@ -180,9 +187,11 @@ BEGIN
         INSERT INTO th.counts (queue, state, jobs)
         SELECT queue, CASE WHEN due_at > p_now THEN 'scheduled' ELSE 'ready' END, count(*)
         FROM freed GROUP BY 1, 2
+        UNION ALL
+        SELECT queue, 'blocked', -count(*) FROM freed WHERE was_blocked GROUP BY 1
     )
-    SELECT array_agg(queue), array_agg(rank), array_agg(seq >> 12) INTO queues, ranks, blocks
-    FROM freed WHERE due_at <= p_now;
+    SELECT array_agg(f.queue), array_agg(f.rank), array_agg(f.block) INTO queues, ranks, blocks
+    FROM (SELECT DISTINCT queue, rank, seq >> 12 AS block FROM freed WHERE due_at <= p_now) f;
     IF queues IS NOT NULL THEN
         PERFORM th.blocks_open(queues, ranks, blocks);
         PERFORM th.tell(ARRAY(SELECT DISTINCT 'w:' || queue FROM unnest(queues) AS queue));
@@ -494,6 +503,62 @@ BEGIN
     END IF;
     PERFORM th.flows_end_or_reopen(p_now, touched);
     RETURN greatest(walked, cardinality(picked));
+END $$;
+
+-- Jobs have just succeeded, in flows that we have locked: most often that is one edge of each, to one
+-- target. What flow_count and flow_walk would do then, at once, without errands to write and read and
+-- drop again. Those are for what is left of more than a page of edges, and for jobs that are not new
+-- here (run again) or that others watch (error callbacks).
+CREATE FUNCTION th.flow_succeeded(p_now double precision, p_seqs bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    news bigint[];
+    full_flows text[];
+    edges integer;
+    targets bigint[];
+BEGIN
+    WITH counted AS (
+        UPDATE th.members m SET counted = 'succeeded'
+        WHERE m.seq = ANY (p_seqs) AND m.counted IS NULL AND NOT m.errback
+        RETURNING m.seq, m.flow
+    ), summed AS (
+        UPDATE th.flows f SET succeeded_jobs = f.succeeded_jobs + c.jobs
+        FROM (SELECT flow, count(*) AS jobs FROM counted GROUP BY flow) c
+        WHERE f.id = c.flow
+        RETURNING f.id, f.succeeded_jobs + f.dead_jobs + f.cancelled_jobs = f.size AS full
+    )
+    SELECT (SELECT array_agg(seq) FROM counted), array_agg(id) FILTER (WHERE "full")
+    INTO news, full_flows FROM summed;
+    WITH marked AS (
+        UPDATE th.edges SET mark = 1
+        WHERE ctid = ANY (ARRAY(SELECT e.ctid FROM th.edges e
+            WHERE e.source = ANY (news) AND e.mark = 0 LIMIT th.flow_page()))
+        RETURNING target
+    ), changed AS (
+        UPDATE th.members t SET pending = t.pending - m.fired
+        FROM (SELECT target, count(*)::integer AS fired FROM marked GROUP BY target) m
+        WHERE t.seq = m.target
+        RETURNING t.seq, t.flow, t.pending, t.spoiled
+    )
+    SELECT (SELECT count(*) FROM marked), array_agg(c.seq)
+    INTO edges, targets
+    FROM changed c JOIN th.flows f ON f.id = c.flow
+    -- The others wait as before.
+    WHERE f.sealed AND (c.pending = 0 OR c.spoiled > 0 OR f.cancelled IS NOT NULL);
+    IF targets IS NOT NULL THEN
+        PERFORM th.flow_step(p_now, targets);
+    END IF;
+    IF edges = th.flow_page() THEN
+        INSERT INTO th.errands (flow, source, after_target, after_position)
+        SELECT m.flow, m.seq, 0, 0 FROM th.members m WHERE m.seq = ANY (news) ORDER BY m.seq;
+    END IF;
+    IF cardinality(news) < cardinality(p_seqs) OR news IS NULL THEN
+        PERFORM th.note(ARRAY(SELECT seq FROM unnest(p_seqs) AS seq WHERE seq <> ALL (
+            coalesce(news, '{}'))));
+    END IF;
+    IF full_flows IS NOT NULL THEN
+        PERFORM th.flows_end_or_reopen(p_now, full_flows);
+    END IF;
 END $$;
 
 -- Count jobs where they stand now, unless that was done before; errands of jobs that stand where they
