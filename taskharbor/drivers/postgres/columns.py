@@ -41,6 +41,26 @@ def of_messages(batch: Sequence[Message]) -> dict[str, Any]:
     }
 
 
+def of_message(message: Message) -> dict[str, Any]:
+    """The arguments of the statement ``enqueue_one``, but for ``now``."""
+    keeps = message.retention
+    return {
+        "id": message.id,
+        "task": message.task,
+        "body": message.body,
+        "digest": message.digest,
+        "queue": message.queue,
+        "priority": message.priority,
+        "delay": float(message.delay),
+        "eta": message.eta,
+        "expires_in": message.expires_in,
+        "expires_at": message.expires_at,
+        "keep_succeeded": float(keeps.succeeded),
+        "keep_cancelled": float(keeps.cancelled),
+        "keep_dead": float(keeps.dead),
+    }
+
+
 def of_settlements(settlements: Sequence[Settlement]) -> dict[str, Any]:
     """The arguments of the statement ``exchange`` that say what to settle."""
     if not settlements:

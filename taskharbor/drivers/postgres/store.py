@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from math import inf
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from psycopg.rows import tuple_row
 from taskharbor.clock import Clock
 from taskharbor.drivers.postgres import faults, queries, schema
 from taskharbor.drivers.postgres.address import Address
-from taskharbor.drivers.postgres.connections import Connections
+from taskharbor.drivers.postgres.connections import Connection, Connections
 
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
@@ -49,8 +50,7 @@ class Store:
 
     def fetch(self, connection: psycopg.Connection[Any], name: str, /, **arguments: Any) -> Rows:
         """Run the statement on ``connection``, in its transaction. Raises psycopg's errors."""
-        # Rows as tuples and binary values, whatever a caller's own connection prefers.
-        with psycopg.Cursor[tuple[Any, ...]](connection, row_factory=tuple_row) as cursor:
+        with _cursor(connection) as cursor:
             cursor.execute(self._statements[name], arguments, binary=True)
             return cursor.fetchall() if cursor.description else []
 
@@ -106,3 +106,12 @@ class Store:
 
     def close(self) -> None:
         self.connections.close()
+
+
+def _cursor(
+    connection: psycopg.Connection[Any],
+) -> AbstractContextManager[psycopg.Cursor[tuple[Any, ...]]]:
+    """Rows as tuples, whatever a caller's own connection prefers."""
+    if isinstance(connection, Connection):
+        return connection.cursor_of_tuples()
+    return psycopg.Cursor(connection, row_factory=tuple_row)

@@ -99,6 +99,33 @@ BEGIN
     END IF;
 END $$;
 
+-- One job without a key, as delay() sends it; false when its id is taken, and nothing was done.
+CREATE FUNCTION th.enqueue_one(p_now double precision, p_id text, p_queue text, p_task text,
+    p_priority smallint, p_due double precision, p_delay double precision,
+    p_expire_in double precision, p_expire_at double precision, p_keep_succeeded double precision,
+    p_keep_cancelled double precision, p_keep_dead double precision, p_digest bytea, p_body bytea)
+RETURNS boolean
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+AS $$
+DECLARE
+    at double precision := th.clock(p_now);
+    job th.jobs;
+BEGIN
+    INSERT INTO th.jobs AS j
+    VALUES (nextval('th.seqs'), p_id, p_queue, p_task, p_priority, at,
+        CASE WHEN p_due IS NULL THEN at + p_delay ELSE greatest(at, p_due) END,
+        coalesce(at + p_expire_in, p_expire_at), p_keep_succeeded, p_keep_cancelled, p_keep_dead,
+        NULL, NULL, p_digest, p_body)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING j.* INTO job;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM th.to_line(job, at, job.due_at, 'enqueued', job.expires_at);
+    RETURN true;
+END $$;
+
 -- Take the keys of the jobs whose ids are new; the seqs of those to be made: the first of each id, if
 -- it has no key, or got it.
 CREATE FUNCTION th.take_keys(p_now double precision, p_ids text[], p_queues text[], p_keys text[],
