@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
+from taskharbor import defaults
 from taskharbor.drivers.base import Exchange, Extended, Want
 from taskharbor.lease import Reservation
 from taskharbor.worker.config import ExitCode
@@ -127,7 +128,8 @@ class Planner:
         if now < self._idle_until and not settler.finished:
             return None
         limit = self._budget.allows(
-            self._prefetch.limit(room), spoken_for=settler.claims + settler.waiting
+            min(self._prefetch.limit(room), defaults.BATCH),
+            spoken_for=settler.claims + settler.waiting,
         )
         return Want(self._rotation.next(), limit, self._lease_seconds) if limit else None
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import NamedTuple
 
+from taskharbor import defaults
 from taskharbor.drivers.base import Extended, Settled
 from taskharbor.lease import Guard, Reservation, Verdict
 from taskharbor.settlement import Settlement
@@ -118,7 +119,8 @@ class Settler:
     # --- settlements to the store -------------------------------------------------------------
 
     def take(self) -> Batch:
-        """Everything finished, to be sent now. Ends in ``answered`` or ``unanswered``."""
+        """What is finished, at most ``defaults.BATCH``, to be sent now. Ends in ``answered`` or
+        ``unanswered``."""
         with self._lock:
             return self._take()
 
@@ -129,7 +131,9 @@ class Settler:
             return [] if self.urgent else self._take()
 
     def _take(self) -> Batch:
-        batch, self._finished = self._finished, []
+        # A child with thousands of slots must not hold up a store, or run into its timeout.
+        finished = self._finished
+        batch, self._finished = finished[: defaults.BATCH], finished[defaults.BATCH :]
         if batch:
             self._sending.append(batch)
         return batch

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from taskharbor import defaults
 from taskharbor.drivers.base import Want
 from taskharbor.lease import Reservation, Verdict
 from taskharbor.worker.config import ExitCode
@@ -89,6 +90,17 @@ def rig() -> Rig:
 
 def test_a_new_child_reserves_at_once(rig: Rig) -> None:
     assert rig.ask() == Ask([], Want(("default",), 1, LEASE))
+
+
+def test_no_request_is_larger_than_a_batch_however_many_slots_there_are() -> None:
+    rig = make_rig(slots=10_000)
+    for _ in range(2):
+        assert rig.ask().want == Want(("default",), defaults.BATCH, LEASE)
+        for _ in rig.give(defaults.BATCH):
+            rig.claim()
+    for held in rig.settler.leases():
+        rig.finish(held)
+    assert len(rig.ask().batch) == defaults.BATCH
 
 
 def test_finished_settlements_ride_with_the_next_reserve(rig: Rig) -> None:

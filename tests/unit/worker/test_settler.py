@@ -221,6 +221,8 @@ def test_claiming_and_handing_back_at_once_give_each_job_to_one_of_them() -> Non
     settler.hand_back()
     worker.join()
     batch = settler.take()
+    while more := settler.take():
+        batch += more
     assert len(fences(batch)) == len(set(fences(batch))) == number
     released = [held for held in batch if held.settlement and held.settlement.move is Move.RELEASE]
     assert len(released) + len(claimed) == number
