@@ -42,7 +42,7 @@ class ClusterHarness(Harness):
         self.close()
         for node in self._cluster.nodes:
             node.start()
-        wait_until(self._works, seconds=20, what="the cluster to work again")
+        wait_until(self._works, what="the cluster to work again")
 
     def _works(self) -> bool:
         for node in self._cluster.nodes:

@@ -193,7 +193,7 @@ class TcpProxy:
             except OSError:
                 return  # closed
             try:
-                server = socket.create_connection(self._target, timeout=5)
+                server = socket.create_connection(self._target, timeout=30)
             except OSError:
                 client.close()
                 continue

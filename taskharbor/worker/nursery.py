@@ -117,7 +117,8 @@ class Nursery:
         self._fork_at = max(self._fork_at, now + delay)
         report = self._roster.remove(child, code, state, boot_time())
         self._caretaker.report(report)
-        self.interrupted += report.cause == "stop"
+        # One that was idle, and slow to leave, interrupted nothing.
+        self.interrupted += report.cause == "stop" and bool(state.started)
         log = _log.debug if report.cause == "ended" else _log.warning
         log(
             f"child {describe_code(code)}",

@@ -61,12 +61,17 @@ class Post:
             self._clock = mmap.mmap(file.fileno(), 0)
         self._environment = {
             inside.CLOCK: str(clock),
-            ledger.DIRECTORY: str(directory.parent / "ledger"),
+            ledger.DIRECTORY: str(self.ledger),
         }
         self._workers: list[Worker] = []
         self._count_at = 0.0
         self._leaving = False
         self.worker: Worker | None = None
+
+    @property
+    def ledger(self) -> Path:
+        """What the jobs of all posts write."""
+        return self._directory.parent / "ledger"
 
     # --- its worker ------------------------------------------------------------------------
 

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from tests.chaos.checker import Expect, Promise
-from tests.chaos.faults import KillProcess, StopHost
+from tests.chaos.faults import KillProcess, Scene, StopHost
+from tests.chaos.ledger import read
 from tests.chaos.orders import RACERS, Order
+from tests.chaos.sites import Undo
 from tests.chaos.storm import Plan, Storm
 from tests.chaos.tasks import ENDLESS
 from tests.chaos.weather import Blow
+from tests.waiting import wait_until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +41,25 @@ def _order(number: int, task: str, *args: Any, at: float = 0.0, **options: Any) 
     return Order(at=at, promise=promise, task=task, args=args, options=options)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopBusyHost(StopHost):
+    """Once ``running`` jobs have begun, on whichever host."""
+
+    running: int
+
+    def strike(self, scene: Scene) -> Undo:
+        begun = scene.posts[self.post].ledger
+        wait_until(lambda: len(read(begun)) >= self.running, what="the jobs to begin")
+        return StopHost.strike(self, scene)
+
+
 def zombies() -> Plan:
     """A host is stopped while its jobs run, the other one has them run again, and before those end
     the first one wakes up in the middle of its own attempts."""
     return Plan(
-        seconds=9.0,
+        seconds=1.0,
         orders=[_order(number, "work", 7.0) for number in range(4)],
-        blows=[Blow(at=2.0, fault=StopHost(post=0, seconds=6.5))],
+        blows=[Blow(at=0.0, fault=StopBusyHost(post=0, running=4, seconds=8.2))],
     )
 
 

@@ -30,7 +30,7 @@ def test_every_movement_happens_exactly_once(
         start,
         jobs=10_000 if long_form else 600,
         every_seconds=0.25,
-        deadline_seconds=900 if long_form else 200,
+        deadline_seconds=900 if long_form else 600,
     )
     print(found)
     assert found.succeeded == found.booked_once == found.jobs

@@ -20,7 +20,7 @@ from taskharbor.worker.config import ChildContext, WorkerConfig
 from taskharbor.worker.logs import configure_logging
 from taskharbor.worker.table import ChildState, SharedTable
 from taskharbor.worker.wake import Wake
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 Way = Callable[[InspectableDriver], InspectableDriver]
 """Puts something between a child and its store."""
@@ -40,7 +40,7 @@ class Ledger:
     def lines(self) -> list[str]:
         return self._path.read_text().splitlines()
 
-    def wait_for(self, line: str, *, seconds: float = 30.0) -> None:
+    def wait_for(self, line: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         wait_until(lambda: line in self.lines(), seconds=seconds, what=f"{line!r} in the ledger")
 
 
@@ -92,7 +92,7 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, *, seconds: float = 30.0) -> int:
+    def wait(self, *, seconds: float = PATIENCE_SECONDS) -> int:
         """The exit code, negative for a signal; TimeoutError if it does not end."""
         wait_until(self._ended, seconds=seconds, what="the child's end")
         assert self._code is not None
@@ -145,7 +145,15 @@ class Yard:
         assert job is not None
         return job
 
-    def wait_for_state(self, job_id: str, state: State, *, seconds: float = 30.0) -> Job:
+    def lease_end(self, job_id: str) -> float:
+        """When the lease on a running job ends, by the store's clock."""
+        end = self.job(job_id).lease_expires_at
+        assert end is not None
+        return end
+
+    def wait_for_state(
+        self, job_id: str, state: State, *, seconds: float = PATIENCE_SECONDS
+    ) -> Job:
         def there() -> bool:
             return self.job(job_id).state is state
 
@@ -155,7 +163,9 @@ class Yard:
     def count(self, state: State) -> int:
         return sum(queue.counts.get(state, 0) for queue in self.app.driver.queues())
 
-    def wait_for_count(self, state: State, number: int, *, seconds: float = 30.0) -> None:
+    def wait_for_count(
+        self, state: State, number: int, *, seconds: float = PATIENCE_SECONDS
+    ) -> None:
         wait_until(
             lambda: self.count(state) == number, seconds=seconds, what=f"{number} {state} jobs"
         )

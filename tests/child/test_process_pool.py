@@ -17,9 +17,10 @@ from taskharbor.control import SoftTimeLimit
 from taskharbor.drivers.base import JobFilter
 from taskharbor.states import Reason, State
 from taskharbor.worker.config import ExitCode
+from taskharbor.worker.prefetch import Prefetch
 from taskharbor.worker.table import Phase
 from tests.child.harness import Yard
-from tests.waiting import wait_until
+from tests.waiting import best_of, wait_until
 
 
 def test_it_drains_a_queue_and_stops_clean(yard: Yard) -> None:
@@ -36,22 +37,29 @@ def test_it_drains_a_queue_and_stops_clean(yard: Yard) -> None:
     ]
 
 
-def test_an_idle_child_starts_a_job_soon_after_a_wake_up(yard: Yard) -> None:
+def test_an_idle_child_starts_a_job_soon_after_a_wake_up(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that no poll helps.
+    monkeypatch.setattr("taskharbor.worker.planner.POLL_SECONDS", 600.0)
+
     @yard.app.task
     def stamp() -> float:
         return time.monotonic()
 
+    first = stamp.delay()
     child = yard.child()
-    first = stamp.delay()  # by the first poll, and so the child has come up
-    yard.wait_for_state(first.id, State.SUCCEEDED)
-    delays = []
-    for _ in range(20):
+    yard.wait_for_state(first.id, State.SUCCEEDED)  # the child has come up
+
+    def delay() -> float:
         enqueued_at = time.monotonic()
         result = stamp.delay()
         child.wake.add()
         yard.wait_for_state(result.id, State.SUCCEEDED)
-        delays.append(decode(yard.job(result.id).result or b"") - enqueued_at)
-    assert sorted(delays)[10] < 0.1, delays
+        started_at: float = decode(yard.job(result.id).result or b"")
+        return started_at - enqueued_at
+
+    assert best_of(delay, below=0.1) < 0.1
 
 
 def test_without_any_wake_up_a_job_waits_for_a_poll(yard: Yard) -> None:
@@ -61,7 +69,7 @@ def test_without_any_wake_up_a_job_waits_for_a_poll(yard: Yard) -> None:
     yard.child()
     for _ in range(2):
         result = noop.delay()
-        yard.wait_for_state(result.id, State.SUCCEEDED, seconds=5.0)
+        yard.wait_for_state(result.id, State.SUCCEEDED)
 
 
 def test_an_idle_child_takes_next_to_no_cpu(yard: Yard) -> None:
@@ -210,20 +218,22 @@ def test_a_child_ends_itself_when_nobody_enforces_the_hard_limit(
 # --- stopping ---------------------------------------------------------------------------------
 
 
-def test_a_stop_lets_the_running_job_end_and_hands_back_the_rest(yard: Yard) -> None:
+def test_a_stop_lets_the_running_job_end_and_hands_back_the_rest(
+    yard: Yard, noted_stop: str
+) -> None:
     ledger = yard.ledger
 
     @yard.app.task
     def slow() -> None:
         ledger.write("in")
-        time.sleep(0.5)
+        ledger.wait_for(noted_stop)
         ledger.write("out")
 
     yard.app.enqueue_many([slow.s() for _ in range(5)])
     child = yard.child()
     ledger.wait_for("in")
     assert child.stop() == ExitCode.OK
-    assert ledger.lines() == ["in", "out"]
+    assert ledger.lines() == ["in", "stop", "out"]
     assert yard.count(State.SUCCEEDED) == 1
     assert yard.count(State.READY) == 4
     page = yard.app.driver.list_jobs(JobFilter())
@@ -232,11 +242,13 @@ def test_a_stop_lets_the_running_job_end_and_hands_back_the_rest(yard: Yard) -> 
 
 def test_a_stop_is_seen_while_the_main_thread_is_in_a_long_c_call(yard: Yard) -> None:
     ledger = yard.ledger
+    let_go = yard.directory / "let go"
+    os.mkfifo(let_go)
 
     @yard.app.task
     def deep() -> None:
         ledger.write("in")
-        subprocess.run(["sleep", "1"], check=True)
+        subprocess.run(["cat", let_go], check=True)
 
     @yard.app.task
     def quick() -> None: ...
@@ -247,22 +259,24 @@ def test_a_stop_is_seen_while_the_main_thread_is_in_a_long_c_call(yard: Yard) ->
     child = yard.child()
     ledger.wait_for("in")
     child.send(signal.SIGTERM)
-    wait_until(lambda: yard.count(State.RUNNING) == 1, seconds=0.9, what="the hand-back")
+    wait_until(lambda: yard.count(State.RUNNING) == 1, what="the hand-back")
+    let_go.write_text("now")
     assert child.wait() == ExitCode.OK
 
 
-def test_a_second_sigterm_does_not_interrupt(yard: Yard) -> None:
+def test_a_second_sigterm_does_not_interrupt(yard: Yard, noted_stop: str) -> None:
     ledger = yard.ledger
 
     @yard.app.task
     def slow() -> None:
         ledger.write("in")
-        time.sleep(0.5)
+        wait_until(lambda: ledger.lines().count(noted_stop) == 2, what="two stops")
 
     result = slow.delay()
     child = yard.child()
     ledger.wait_for("in")
     child.send(signal.SIGTERM)
+    ledger.wait_for(noted_stop)
     child.send(signal.SIGTERM)
     assert child.wait() == ExitCode.OK
     assert yard.job(result.id).state is State.SUCCEEDED
@@ -274,13 +288,13 @@ def test_sigquit_ends_the_child_at_once_and_leaves_the_job_to_the_supervisor(yar
     @yard.app.task
     def slow() -> None:
         ledger.write("in")
-        time.sleep(30)
+        time.sleep(600)
 
     result = slow.delay()
     child = yard.child()
     ledger.wait_for("in")
     child.send(signal.SIGQUIT)
-    assert child.wait(seconds=3.0) == ExitCode.FORCED
+    assert child.wait() == ExitCode.FORCED
     assert yard.job(result.id).state is State.RUNNING
     assert [slot.job_id for slot in child.row.started] == [result.id]
 
@@ -325,18 +339,29 @@ def test_a_child_that_has_grown_too_big_leaves_between_jobs(yard: Yard) -> None:
 
 
 def test_the_lease_of_a_long_job_is_extended(yard: Yard) -> None:
+    ledger = yard.ledger
+
     @yard.app.task
     def long() -> None:
-        time.sleep(1.5)
+        ledger.write("in")
+        ledger.wait_for("go")
 
     result = long.delay()
-    yard.child(lease_seconds=0.6)
+    yard.child(heartbeat_seconds=0.2)
+    ledger.wait_for("in")
+    first = yard.lease_end(result.id)
+    wait_until(lambda: yard.lease_end(result.id) > first + 1.0, what="more than one extension")
+    ledger.write("go")
     job = yard.wait_for_state(result.id, State.SUCCEEDED)
     assert job.attempts == 1
 
 
-def test_a_child_suspended_past_its_leases_starts_none_of_its_jobs(yard: Yard) -> None:
+def test_a_child_suspended_past_its_leases_starts_none_of_its_jobs(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = yard.ledger
+    # However long the machine makes short jobs look.
+    monkeypatch.setattr(Prefetch, "limit", lambda self, room: 21)
 
     @yard.app.task(timeout=None)
     def hold() -> None:
@@ -350,15 +375,11 @@ def test_a_child_suspended_past_its_leases_starts_none_of_its_jobs(yard: Yard) -
     def never() -> None:
         ledger.write("never")
 
-    @yard.app.task
-    def quick() -> None: ...
-
-    yard.app.enqueue_many([quick.s() for _ in range(300)])
     hold.delay()
     yard.app.enqueue_many([never.s() for _ in range(20)])
     child = yard.child(lease_seconds=1.0)
     ledger.wait_for("in")
-    assert yard.count(State.RUNNING) > 1, "some are prefetched"
+    assert yard.count(State.RUNNING) == 21, "all are prefetched"
     driver = yard.app.driver
     wait_until(lambda: len(driver.expired(1000)) == yard.count(State.RUNNING), what="expiry")
     yard.app.driver.pause("default")
@@ -408,7 +429,7 @@ def test_a_running_job_learns_that_it_was_cancelled(yard: Yard) -> None:
             time.sleep(0.01)
 
     result = patient.delay()
-    yard.child(lease_seconds=1.0, heartbeat_seconds=0.2)
+    yard.child(heartbeat_seconds=0.2)
     ledger.wait_for("in")
     yard.app.driver.cancel([result.id])
     cancelled = yard.wait_for_state(result.id, State.CANCELLED)

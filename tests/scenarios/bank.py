@@ -57,7 +57,7 @@ def stall(connection: psycopg.Connection) -> None:
 def meet(connection: psycopg.Connection, number: int) -> None:
     """Ends when three are in their transactions at the same time, in one process."""
     connection.execute("UPDATE bank.accounts SET cents = 7 WHERE number = %s", (number,))
-    _all_three.wait(30)
+    _all_three.wait(90)
 
 
 _all_three = threading.Barrier(3)
@@ -121,8 +121,8 @@ class Bank:
         every_seconds: float,
         deadline_seconds: float,
     ) -> Books:
-        """Order ``jobs`` movements and strike every ``every_seconds`` until all ended, or the time
-        is over."""
+        """Order ``jobs`` movements and strike every ``every_seconds``, if anything was done since
+        the last time, until all ended, or the time is over."""
         books = Books(jobs)
         orders = [self._order() for _ in range(jobs)]
         ids = [
@@ -133,10 +133,12 @@ class Bank:
         ]
         worker = start_worker()
         began = time.monotonic()
-        while self._unfinished() and time.monotonic() - began < deadline_seconds:
+        left = jobs + 1
+        while (now_left := self._unfinished()) and time.monotonic() - began < deadline_seconds:
             time.sleep(self._rng.uniform(0.5, 1.5) * every_seconds)
-            if not worker.children():
-                continue  # it is starting: let it do something first
+            if not worker.children() or now_left >= left:
+                continue  # it is starting, or slow: let it do something first
+            left = now_left
             what = self._strike(worker)
             books.strikes[what] += 1
             if what == "supervisor":
@@ -150,9 +152,9 @@ class Bank:
         source, target = self._rng.sample(range(ACCOUNTS), 2)
         return Movement(source, target, self._rng.randint(1, 500))
 
-    def _unfinished(self) -> bool:
+    def _unfinished(self) -> int:
         waiting = (State.READY, State.SCHEDULED, State.RUNNING)
-        return any(queue.counts[state] for queue in app.driver.queues() for state in waiting)
+        return sum(queue.counts[state] for queue in app.driver.queues() for state in waiting)
 
     # --- the storm ------------------------------------------------------------------------------
 

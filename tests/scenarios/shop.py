@@ -62,11 +62,13 @@ def overstay(seconds: float) -> None:
 
 
 @app.task
-async def async_nap(seconds: float) -> str:
+async def async_until(path: str) -> str:
+    """Runs until the file ``path`` exists."""
     note("started")
-    await asyncio.sleep(seconds)
+    while not Path(path).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.01)
     note("finished")
-    return "rested"
+    return "seen"
 
 
 @app.task
@@ -131,7 +133,7 @@ def hold_gil_until(path: str) -> str:
     return "let go"
 
 
-@app.task(timeout=0.2, max_attempts=2)
+@app.task(timeout=1.0, max_attempts=2)
 def never_ends(ignore: bool = True) -> None:
     """Runs into its limit and ignores it."""
     note("started")

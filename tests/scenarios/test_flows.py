@@ -28,7 +28,7 @@ def test_canvases_come_to_what_they_say(worker: StartWorker) -> None:
         (chord([shop.spread.s(3), shop.spread.s(4)], total.s()), 18),
     ]
     results = [flow.delay() for flow, _ in flows]
-    assert [result.get(timeout=30) for result in results] == [value for _, value in flows]
+    assert [result.get(timeout=90) for result in results] == [value for _, value in flows]
     assert {result.state for result in results} <= {FlowState.SUCCEEDED, FlowState.RUNNING}
 
 
@@ -41,14 +41,14 @@ def test_a_chord_whose_member_s_child_is_killed_still_fires_once(
     result = chord([*members, slow], shop.count.s()).delay()
     (first,) = running.wait_noted("started")
     os.kill(first["pid"], signal.SIGKILL)
-    assert result.get(timeout=30) == 21
+    assert result.get(timeout=90) == 21
     assert len(running.journal_entries("counted")) == 1
 
 
 def test_a_job_that_hands_its_work_over_runs_once(worker: StartWorker) -> None:
     running = worker(concurrency=2)
     result = chain(shop.spread_noted.s(3), shop.add.s(100)).delay()
-    assert result.get(timeout=30) == 106
+    assert result.get(timeout=90) == 106
     assert len(running.journal_entries("spread")) == 1
 
 
@@ -60,8 +60,8 @@ def test_a_dead_member_ends_the_flow_and_its_retry_saves_it(
     needs = shop.needs.using(max_attempts=1).s(str(path))
     result = chord([needs, shop.add.s(1, 1)], shop.count.s()).delay()
     with pytest.raises(TaskFailed) as raised:
-        result.get(timeout=30)
+        result.get(timeout=90)
     assert isinstance(raised.value, FileNotFoundError)
     path.touch()
     assert result.retry_failed() == 1
-    assert result.get(timeout=30) == 2
+    assert result.get(timeout=90) == 2

@@ -45,7 +45,7 @@ def test_lost_replies_cost_no_lease_and_no_attempt(
     # A lease as long as this means that whoever waits for it fails the test.
     running = worker(app_path="lossy:app", lease_seconds=600.0)
     for job in jobs:
-        job.get(timeout=30)
+        job.get(timeout=90)
     assert running.log().count("a reply is lost") >= 4
     records = [app.driver.get(job.id) for job in jobs]
     assert {record.attempts for record in records} == {1}

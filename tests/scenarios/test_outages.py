@@ -36,20 +36,19 @@ def enqueue_naps(app: TaskHarbor, number: int, seconds: float) -> list[AsyncResu
 def wait_for_results(app: TaskHarbor, jobs: list[AsyncResult[str]]) -> None:
     app.close()  # this process' own connections went with the server
     for job in jobs:
-        assert job.get(timeout=60) == "rested"
+        assert job.get(timeout=90) == "rested"
 
 
 def wait_until_noticed(running: Worker) -> None:
     """Maintenance talks to the store all the time: it is the first to notice."""
-    running.wait_event("the store is away", count=3, seconds=30)
+    running.wait_event("the store is away", count=3)
 
 
-@pytest.mark.timeout(180)
 def test_jobs_survive_a_killed_store_without_a_second_run(
     worker: StartWorker, app: TaskHarbor, server: ServerProcess
 ) -> None:
     jobs = enqueue_naps(app, 60, 0.05)
-    running = worker()
+    running = worker(lease_seconds=600.0)  # however long the server needs to come back
     before = {process.pid for process in running.processes()}
     running.wait_noted("finished", count=10)
     server.kill()
@@ -62,13 +61,15 @@ def test_jobs_survive_a_killed_store_without_a_second_run(
     assert {process.pid for process in running.processes()} == before
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 def test_jobs_survive_a_store_that_hangs(
     app: TaskHarbor, server: ServerProcess, tmp_path: Path
 ) -> None:
     jobs = enqueue_naps(app, 60, 0.05)
-    with TcpProxy.before(server.url) as proxy, Worker(proxy.url, tmp_path) as running:
+    with (
+        TcpProxy.before(server.url) as proxy,
+        Worker(proxy.url, tmp_path, lease_seconds=600.0) as running,
+    ):
         running.wait_noted("finished", count=10)
         before = {process.pid for process in running.processes()}
         proxy.stall()
@@ -78,12 +79,11 @@ def test_jobs_survive_a_store_that_hangs(
         assert {process.pid for process in running.processes()} == before
 
 
-@pytest.mark.timeout(180)
 def test_leases_that_ended_in_an_outage_are_nobodys_fault(
     worker: StartWorker, app: TaskHarbor, server: ServerProcess
 ) -> None:
-    running = worker(lease_seconds=2.0)
-    (job,) = enqueue_naps(app, 1, 4.0)
+    running = worker(lease_seconds=4.0)
+    (job,) = enqueue_naps(app, 1, 8.0)
     running.wait_noted("started", job=job.id)
     server.kill()
     running.wait_noted("finished", job=job.id)

@@ -14,12 +14,11 @@ import pytest
 
 from taskharbor import TaskHarbor
 from tests.scenarios.conftest import StartWorker
-from tests.scenarios.outages import MOST_SECONDS, Jobs, check_all_ran_once, order, shop_at
+from tests.scenarios.outages import LEASE, MOST_SECONDS, Jobs, check_all_ran_once, order, shop_at
 from tests.scenarios.worker import Worker
 from tests.servers import PostgresServer
 from tests.servers.postgres import PostgresStandby
-
-pytestmark = pytest.mark.timeout(180)
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -50,14 +49,15 @@ def test_too_many_connections(server: PostgresServer, tmp_path: Path) -> None:
         operator.execute("CREATE ROLE clerk LOGIN")
         operator.execute("GRANT CREATE ON DATABASE postgres TO clerk")
         url = server.url.replace("postgres@", "clerk@")
-        with shop_at(url) as app, Worker(url, tmp_path) as running:
+        with shop_at(url) as app, Worker(url, tmp_path, **LEASE) as running:
             jobs = order(app, 600)
             before = {process.pid for process in running.processes()}
             running.wait_noted("started", count=50)
             operator.execute("ALTER ROLE clerk CONNECTION LIMIT 0")
             _terminate_others(operator)
-            running.wait_event("store does not answer", seconds=30)
-            assert "too many connections" in running.log()
+            running.wait_event("store does not answer")
+            # Who was in the middle of a request names the terminated connection first.
+            wait_until(lambda: "too many connections" in running.log(), what="the reason")
             operator.execute("ALTER ROLE clerk CONNECTION LIMIT -1")
             check_it_went_on(running, app, jobs, time.time())
             assert {process.pid for process in running.processes()} == before
@@ -76,11 +76,11 @@ def test_a_server_that_becomes_read_only(
     worker: StartWorker, app: TaskHarbor, server: PostgresServer
 ) -> None:
     jobs = order(app, 600)
-    running = worker()
+    running = worker(**LEASE)
     before = {process.pid for process in running.processes()}
     running.wait_noted("started", count=50)
     server.set("default_transaction_read_only", "on")
-    running.wait_event("store does not answer", seconds=30)
+    running.wait_event("store does not answer")
     server.set("default_transaction_read_only", "DEFAULT")
     check_it_went_on(running, app, jobs, time.time())
     assert {process.pid for process in running.processes()} == before
@@ -90,14 +90,16 @@ def test_statements_that_time_out(
     worker: StartWorker, app: TaskHarbor, server: PostgresServer
 ) -> None:
     jobs = order(app, 600)
-    server.set("statement_timeout", "200")
-    running = worker()
+    running = worker(**LEASE)
     before = {process.pid for process in running.processes()}
     running.wait_noted("started", count=50)
     with psycopg.connect(server.url) as blocker:
         blocker.execute("SET statement_timeout = 0")
+        # No longer than here: on a busy machine other statements need that much as well.
+        server.set("statement_timeout", "200")
         blocker.execute("LOCK TABLE taskharbor.leases")
-        running.wait_event("store does not answer", seconds=30)
+        running.wait_event("store does not answer")
+        server.set("statement_timeout", "DEFAULT")
     check_it_went_on(running, app, jobs, time.time())
     assert {process.pid for process in running.processes()} == before
 
@@ -107,14 +109,16 @@ def test_backends_that_are_terminated_again_and_again(
 ) -> None:
     jobs = order(app, 600)
     app.close()
-    running = worker()
+    running = worker(**LEASE)
     before = {process.pid for process in running.processes()}
     running.wait_noted("started", count=20)
     terminated = 0
     with psycopg.connect(server.url, autocommit=True) as operator:
-        while terminated < 60 and len(running.journal_entries("started")) < 300:
+        # Enough of them in any case, and more while there is work.
+        while terminated < 15 or (
+            terminated < 60 and len(running.journal_entries("started")) < 300
+        ):
             terminated += _terminate_others(operator)
-    assert terminated > 10
     check_it_went_on(running, app, jobs, time.time())
     assert {process.pid for process in running.processes()} == before
 
@@ -124,12 +128,12 @@ def test_failover_to_a_standby(server: PostgresServer, tmp_path: Path) -> None:
     with PostgresStandby(server) as standby:
         hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
         url = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
-        with shop_at(url) as app, Worker(url, tmp_path) as running:
+        with shop_at(url) as app, Worker(url, tmp_path, **LEASE) as running:
             jobs = order(app, 600)
             before = {process.pid for process in running.processes()}
             running.wait_noted("started", count=50)
             server.kill()
-            running.wait_event("store does not answer", seconds=30)
+            running.wait_event("store does not answer")
             standby.promote()
             check_it_went_on(running, app, jobs, time.time())
             assert {process.pid for process in running.processes()} == before
@@ -140,10 +144,10 @@ def test_immediate_restarts_under_load(
 ) -> None:
     jobs = order(app, 900)
     app.close()
-    running = worker()
+    running = worker(**LEASE)
     before = {process.pid for process in running.processes()}
     for count in (50, 300, 550):
-        running.wait_noted("started", count=count, seconds=60)
+        running.wait_noted("started", count=count)
         server.stop_immediately()
         server.start()
         back_at = time.time()

@@ -10,21 +10,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from taskharbor.drivers.redis import scripts
 from tests.proxy import Side, TcpProxy
-from tests.scenarios.outages import MOST_SECONDS, Customer, check_all_ran_once, shop_at
+from tests.scenarios.outages import LEASE, MOST_SECONDS, Customer, check_all_ran_once, shop_at
 from tests.scenarios.worker import Worker
 from tests.servers import RedisServer
 from tests.waiting import wait_until
 
 STOCK = 4
 """Jobs that a child has at most beside the one that it runs."""
-
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -41,14 +39,14 @@ class Scene(NamedTuple):
     def wait_for_more(self, number: int) -> None:
         """Jobs that start from here on."""
         enough = len(self.running.journal_entries("started")) + number
-        self.running.wait_noted("started", count=enough, seconds=60)
+        self.running.wait_noted("started", count=enough)
 
     @contextmanager
     def until_noticed(self) -> Iterator[None]:
         """Do what the block does, and wait until a child has noticed."""
         known = len(self.running.events("store does not answer"))
         yield
-        self.running.wait_event("store does not answer", count=known + 1, seconds=30)
+        self.running.wait_event("store does not answer", count=known + 1)
 
     def check_it_goes_on(self, back_at: float) -> None:
         """``back_at``: when the server was there again. Says how long after that the last child
@@ -60,7 +58,7 @@ class Scene(NamedTuple):
             fresh = [[run["at"] for run in runs if run["pid"] == pid][STOCK:] for pid in children]
             return [times[0] for times in fresh] if all(fresh) else []
 
-        waited = max(wait_until(begun, seconds=60, what="every child to go on")) - back_at
+        waited = max(wait_until(begun, what="every child to go on")) - back_at
         print(f"at work again after {waited:.2f} s")
         assert waited < MOST_SECONDS
 
@@ -69,12 +67,10 @@ class Scene(NamedTuple):
 def scene(url: str, directory: Path, *, ordered_at: str | None = None) -> Iterator[Scene]:
     """A worker at ``url`` with orders coming in, already at work. At the end every acknowledged
     job has run once, in the processes that were there at the beginning."""
-    settings: dict[str, Any] = {
-        "lease_seconds": 600.0,
-        "heartbeat_seconds": 5.0,
-        "prefetch_max": STOCK,
-    }
-    with shop_at(ordered_at or url) as app, Worker(url, directory, **settings) as running:
+    with (
+        shop_at(ordered_at or url) as app,
+        Worker(url, directory, prefetch_max=STOCK, **LEASE) as running,
+    ):
         before = {process.pid for process in running.processes()}
         with Customer(app, running) as customer:
             one = Scene(running, customer)
@@ -109,9 +105,12 @@ def test_connections_that_are_killed_again_and_again(server: RedisServer, tmp_pa
 def test_a_pause_longer_than_the_timeout(server: RedisServer, tmp_path: Path) -> None:
     """What was sent in the pause is given up by its sender and applied when the pause ends."""
     url = f"{server.url}?timeout=1"
-    with scene(url, tmp_path) as shop, server.client(reply_seconds=60) as operator:
+    with (
+        scene(url, tmp_path, ordered_at=server.url) as shop,
+        server.client(reply_seconds=60) as operator,
+    ):
         with shop.until_noticed():
-            operator.client_pause(2500)
+            operator.client_pause(6000)
         operator.ping()
         shop.check_it_goes_on(time.time())
 

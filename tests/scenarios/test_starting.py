@@ -42,12 +42,15 @@ def test_a_missing_app_is_named(worker: StartWorker) -> None:
 
 
 def test_an_import_that_hangs_is_named_and_shows_where(worker: StartWorker, tmp_path: Path) -> None:
-    (tmp_path / "hanging.py").write_text("import time\ntime.sleep(600)\n")
+    (tmp_path / "hanging.py").write_text(
+        "import time, pathlib\npathlib.Path('importing').touch()\ntime.sleep(600)\n"
+    )
     running = worker(app_path="hanging:app", ready=False)
-    (warning,) = running.wait_event("the app is still being imported")
+    warning = running.wait_event("the app is still being imported")[0]
     assert warning["app"] == "hanging:app"
+    wait_until((tmp_path / "importing").exists, what="the import to begin")
     running.send(signal.SIGUSR1)
-    wait_until(lambda: 'hanging.py", line 2 in <module>' in running.log(), what="the traceback")
+    wait_until(lambda: 'hanging.py", line 3 in <module>' in running.log(), what="the traceback")
     running.send(signal.SIGTERM)
     assert running.wait() == ExitCode.OK
 
@@ -78,7 +81,7 @@ def test_an_app_whose_import_leaves_a_thread_is_imported_in_each_child(
         "@app.task\n"
         "def ticking():\n"
         "    seen = len(ticks)\n"
-        "    deadline = time.monotonic() + 5\n"
+        "    deadline = time.monotonic() + 60\n"
         "    while len(ticks) == seen and time.monotonic() < deadline:\n"
         "        time.sleep(0.005)\n"
         "    return [imported_by == os.getpid(), len(ticks) > seen]\n"
@@ -87,7 +90,7 @@ def test_an_app_whose_import_leaves_a_thread_is_imported_in_each_child(
     (warning,) = running.events("importing the app leaves")
     assert warning["left"] == ["thread 'ticker'"]
     task = app.task(name="threaded.ticking")(ticking)
-    assert task.delay().get(timeout=30) == [True, True]
+    assert task.delay().get(timeout=90) == [True, True]
     assert running.stop() == ExitCode.OK
 
 
@@ -110,7 +113,7 @@ def test_an_open_socket_left_by_the_import_is_noticed_too(
     running = worker(app_path="socketed:app")
     (warning,) = running.events("importing the app leaves")
     assert len(warning["left"]) == 2
-    assert shop.noted.delay(3).get(timeout=30) == 3
+    assert shop.noted.delay(3).get(timeout=90) == 3
 
 
 def test_child_start_hooks_run_in_each_child(worker: StartWorker, tmp_path: Path) -> None:
@@ -146,11 +149,12 @@ def test_a_failing_child_start_hook_backs_off_and_stops_cleanly(
 def test_an_unknown_task_is_snoozed_then_dead(worker: StartWorker, app: TaskHarbor) -> None:
     worker()
     job = app.task(name="a.stranger", unknown_task_seconds=1.0)(ticking).delay()
-    wait_until(lambda: job.state is State.SCHEDULED, what="the snooze")
     with pytest.raises(TaskFailed, match=r"a\.stranger"):
-        job.get(timeout=20)
+        job.get(timeout=90)
     record = app.driver.get(job.id)
     assert record is not None
+    assert record.finished_at is not None
+    assert record.finished_at - record.enqueued_at >= 1.0
     assert (record.reason, record.attempts) == ("unknown_task", 1)
 
 
@@ -165,16 +169,16 @@ def test_a_task_of_a_newer_release_is_run_by_the_worker_that_knows_it(
     )
     old.stop()
     worker(app_path="newer:app")
-    assert job.get(timeout=20) == 42
+    assert job.get(timeout=90) == 42
 
 
 def test_hup_signals_and_stop_during_the_import_end_it_cleanly(
     worker: StartWorker, tmp_path: Path
 ) -> None:
     (tmp_path / "slow.py").write_text(
-        "import time, pathlib\npathlib.Path('importing').touch()\ntime.sleep(60)\n"
+        "import time, pathlib\npathlib.Path('importing').touch()\ntime.sleep(600)\n"
     )
     running = worker(app_path="slow", ready=False)
     wait_until((tmp_path / "importing").exists, what="the import to begin")
     running.send(signal.SIGTERM)
-    assert running.wait(5) == ExitCode.OK
+    assert running.wait() == ExitCode.OK

@@ -21,11 +21,11 @@ def test_the_soft_limit_ends_a_statement_and_undoes_the_attempt(
     (child,) = running.children()
     stalled = bank.stall.delay()
     with pytest.raises(TaskFailed) as failed:
-        stalled.get(timeout=30)
+        stalled.get(timeout=90)
     assert failed.value.error_type.endswith("SoftTimeLimit")
-    wait_until(lambda: not books.runs("'stalled'"), seconds=30, what="the end of the statement")
+    wait_until(lambda: not books.runs("'stalled'"), what="the end of the statement")
     assert books.balances(0) == [bank.OPENING_CENTS]
-    assert bank.transfer.delay(0, 1, 5).get(timeout=30) == 5
+    assert bank.transfer.delay(0, 1, 5).get(timeout=90) == 5
     assert books.balances(0, 1) == [bank.OPENING_CENTS - 5, bank.OPENING_CENTS + 5]
     assert [process.pid for process in running.children()] == [child.pid]
 
@@ -37,5 +37,5 @@ def test_each_slot_has_a_transaction_of_its_own(
     met = [bank.meet.delay(number) for number in range(3)]
     worker(app_path=APP_PATH, concurrency=1, pool=pool, slots=3)
     for one in met:
-        one.get(timeout=30)
+        one.get(timeout=90)
     assert books.balances(0, 1, 2) == [7, 7, 7]

@@ -14,7 +14,7 @@ from typing import Any, Self
 import psutil
 
 from taskharbor.worker.config import WorkerConfig
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.scenarios.shop:app"
@@ -112,7 +112,7 @@ class Worker:
 
     def leftovers(self) -> list[psutil.Process]:
         """Processes of this worker, ever seen, that still run."""
-        return [p for p in self._known.values() if _runs(p)]
+        return [p for p in self._known.values() if runs(p)]
 
     # --- what it wrote ---------------------------------------------------------------------
 
@@ -136,7 +136,12 @@ class Worker:
         ]
 
     def wait_noted(
-        self, what: str, *, job: str | None = None, count: int = 1, seconds: float = 30
+        self,
+        what: str,
+        *,
+        job: str | None = None,
+        count: int = 1,
+        seconds: float = PATIENCE_SECONDS,
     ) -> list[Any]:
         def enough() -> list[Any]:
             entries = self.journal_entries(what, job)
@@ -144,7 +149,9 @@ class Worker:
 
         return wait_until(enough, seconds=seconds, what=f"{count} × {what}:\n{self.log()}")
 
-    def wait_event(self, event: str, *, count: int = 1, seconds: float = 30) -> list[Any]:
+    def wait_event(
+        self, event: str, *, count: int = 1, seconds: float = PATIENCE_SECONDS
+    ) -> list[Any]:
         def enough() -> list[dict[str, Any]]:
             events = self.events(event)
             return events if len(events) >= count else []
@@ -156,7 +163,7 @@ class Worker:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """The exit code."""
         assert self._process is not None
         try:
@@ -174,7 +181,7 @@ class Worker:
         for process in self.processes():
             _resume(process)
 
-    def stop(self, seconds: float = 20) -> int:
+    def stop(self, seconds: float = PATIENCE_SECONDS) -> int:
         self.send(signal.SIGTERM)
         return self.wait(seconds)
 
@@ -190,12 +197,12 @@ class Worker:
                 _resume(process)
             self.send(signal.SIGQUIT)
             try:
-                self._process.wait(15)
+                self._process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
         try:
-            wait_until(lambda: not self.leftovers(), seconds=30, what="the end of all processes")
+            wait_until(lambda: not self.leftovers(), what="the end of all processes")
         finally:
             for process in self.leftovers():
                 process.kill()
@@ -214,7 +221,8 @@ def _name(process: psutil.Process) -> str:
         return ""
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """False also for one that has ended and was not waited for."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

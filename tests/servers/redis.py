@@ -143,7 +143,7 @@ class RedisCluster:
         for node in self.nodes[1:]:
             with node.client() as client:
                 client.execute_command("CLUSTER MEET", "127.0.0.1", self.nodes[0].port)
-        wait_until(self._all_agree, seconds=20, what="the cluster's nodes to know each other")
+        wait_until(self._all_agree, what="the cluster's nodes to know each other")
 
     def _all_agree(self) -> bool:
         for node in self.nodes:
@@ -160,7 +160,7 @@ class RedisCluster:
             with replica.client() as client:
                 client.execute_command("CLUSTER REPLICATE", master_id)
         for replica in self.replicas:
-            wait_until(partial(is_synced, replica), seconds=20, what="a replica to sync")
+            wait_until(partial(is_synced, replica), what="a replica to sync")
 
     def __enter__(self) -> Self:
         return self.start()

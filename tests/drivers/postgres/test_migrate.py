@@ -29,7 +29,7 @@ def test_ten_processes_may_migrate_an_empty_database_at_once(
     postgres_server: PostgresServer,
 ) -> None:
     url = f"{postgres_server.url}?namespace={a_namespace()}"
-    assert [process.wait(50) for process in [migrating(url) for _ in range(10)]] == [0] * 10
+    assert [process.wait(240) for process in [migrating(url) for _ in range(10)]] == [0] * 10
     driver = connect(url)
     assert driver.version() == LATEST
     assert driver.enqueue([job("a")])[0].created
@@ -52,11 +52,10 @@ def test_a_migration_killed_half_way_leaves_nothing(postgres_server: PostgresSer
             )
             wait_until(
                 lambda: watcher.execute(waits, (f'"{name}".migrations',)).fetchone() == (True,),
-                seconds=20,
                 what="the migration to reach its first INSERT",
             )
             process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait()
     driver = connect(url)
     assert driver.version() == 0
     assert driver.migrate() == [step.name for step in steps]

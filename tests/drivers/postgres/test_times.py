@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg
-import pytest
 
 from taskharbor.drivers.base import Want
 from taskharbor.settlement import Settlement
@@ -19,7 +18,6 @@ WANT = Want(("default",), 10, 30.0)
 _WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
-@pytest.mark.timeout(120)
 def test_a_reserve_that_had_to_wait_gives_leases_from_when_it_took_the_jobs(
     postgres_server: PostgresServer,
 ) -> None:
@@ -35,7 +33,7 @@ def test_a_reserve_that_had_to_wait_gives_leases_from_when_it_took_the_jobs(
             holder = f"{driver._store.address.schema}.two"
             other.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (holder,))
             waiting = pool.submit(driver.exchange, "two", (), WANT)
-            wait_until(lambda: other.execute(_WAITING).fetchone() == (1,), seconds=30)
+            wait_until(lambda: other.execute(_WAITING).fetchone() == (1,))
             driver.exchange("one", [Settlement.retry("a", first.fence, delay=0.0, error=None)])
         reply = waiting.result(30)
         ended = driver.get("a")
@@ -46,7 +44,6 @@ def test_a_reserve_that_had_to_wait_gives_leases_from_when_it_took_the_jobs(
         assert [each.reserved_at for each in reply.reserved] == [ended.reserved_at]
 
 
-@pytest.mark.timeout(120)
 def test_a_cancel_finds_a_job_that_becomes_due_meanwhile(postgres_server: PostgresServer) -> None:
     """It is neither where it was when the cancel began, nor finished."""
     with (

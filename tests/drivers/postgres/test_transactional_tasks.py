@@ -275,7 +275,7 @@ def test_each_thread_of_an_event_loop_has_a_transaction_of_its_own(shop: Shop) -
     def threaded(connection: psycopg.Connection, number: int) -> int:
         shop.write(connection, str(number))
         seen.add(connection)
-        met.wait(20)
+        met.wait(90)
         return number
 
     shop.app.enqueue_many([threaded.s(number) for number in range(3)])

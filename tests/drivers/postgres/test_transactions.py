@@ -27,8 +27,6 @@ from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def driver(request: pytest.FixtureRequest) -> Iterator[PostgresDriver]:
@@ -204,7 +202,7 @@ def test_a_worker_that_was_taken_for_dead_does_not_hear_already(driver: Postgres
 
 
 def test_the_reaper_waits_for_a_commit_that_is_under_way(driver: PostgresDriver) -> None:
-    reserved = reserve(driver, seconds=1.0)
+    reserved = reserve(driver, seconds=5.0)
     answers = []
     lost = Settlement.retry("a", reserved.fence, delay=0.0, error=None, guard=Guard.EXPIRED)
 
@@ -217,7 +215,7 @@ def test_the_reaper_waits_for_a_commit_that_is_under_way(driver: PostgresDriver)
         wait_until(lambda: driver.expired(1), what="the end of the lease")
         reaper = Thread(target=reap)
         reaper.start()
-        wait_until(lambda: waits_for_a_lock(driver), seconds=30, what="the reaper to wait")
+        wait_until(lambda: waits_for_a_lock(driver), what="the reaper to wait")
     reaper.join()
     assert [answer.verdict for answer in answers] == [Verdict.NOT_RUNNING]
     assert (effects(driver), state(driver)) == (["in time"], State.SUCCEEDED)
@@ -233,16 +231,15 @@ def waits_for_a_lock(driver: PostgresDriver) -> bool:
 @through_a_pooler_too
 def test_heartbeats_go_through_a_long_transaction(driver: PostgresDriver) -> None:
     """The settle is the first and last to lock anything of the job."""
-    reserved = reserve(driver, seconds=1.0)
+    reserved = reserve(driver, seconds=4.0)
     began = time.monotonic()
     with driver.begin(reserved) as transaction:
         effect(driver, transaction.connection, "long")
-        while time.monotonic() - began < 2.0:
-            sent = time.monotonic()
+        # One that waited for the transaction's locks would do so for ever.
+        while time.monotonic() - began < 5.0:
             renewal = Renewal("a", reserved.fence, saved=b"half")
-            (extended,) = driver.extend("holder", [renewal], 1.0)
+            (extended,) = driver.extend("holder", [renewal], 4.0)
             assert extended.verdict is Verdict.APPLIED
-            assert time.monotonic() - sent < 1.0
             assert driver.cancel(["a"]) == ["requested"]
         transaction.succeed(None)
     assert (effects(driver), state(driver)) == (["long"], State.SUCCEEDED)

@@ -47,7 +47,7 @@ def test_a_replica_is_remarked(connected: Connect) -> None:
     with RedisServer() as master, RedisServer() as replica:
         with replica.client() as client:
             client.replicaof("127.0.0.1", master.port)
-        wait_until(lambda: is_synced(replica), seconds=20)
+        wait_until(lambda: is_synced(replica))
         assert subjects(connected(replica.url))["role"].fatal
 
 

@@ -23,10 +23,11 @@ def test_a_process_killed_at_any_moment_leaves_whole_steps(path: Path, url: str)
     print(f"TASKHARBOR_SEED={seed}")
     rng = Random(seed)
     acknowledged = Acknowledged()
-    for number in range(ROUNDS):
+    number = 0
+    while number < ROUNDS or len(acknowledged.enqueued) <= 100:  # a busy machine does less in each
         acknowledged.read(_run_and_kill(url, f"round{number}", 0.3 * rng.random()))
         audit(path)
-    assert len(acknowledged.enqueued) > 100
+        number += 1
     with closing(connect(url)) as driver:
         assert _states(driver, acknowledged.dead) <= {State.DEAD}
         assert None not in _states(driver, _kept(acknowledged.enqueued))

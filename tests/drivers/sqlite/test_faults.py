@@ -83,7 +83,7 @@ def test_a_file_size_limit_is_no_crash(url: str) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     ).stdout
     assert said.startswith(StoreUnavailable.__name__)

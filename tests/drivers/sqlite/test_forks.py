@@ -85,7 +85,7 @@ def _run(code: str, url: str) -> str:
         cwd=_PROJECT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=240,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -52,7 +52,6 @@ def test_no_statement_scans_a_long_table(
         assert short or statement.endswith("LIMIT 1"), plan
 
 
-@pytest.mark.timeout(180)
 def test_a_deep_backlog_is_drained_as_fast_as_a_shallow_one(driver: SQLiteDriver) -> None:
     """Measured in CPU time of this thread, the better of several rounds: a machine that runs
     tests is busy. The benchmark has the larger numbers."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from contextlib import closing
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,10 @@ from taskharbor.drivers.sqlite import SQLiteDriver, connect, wake
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
 from tests.drivers.sqlite.conftest import job
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, best_of, wait_until
+
+LONG = 2 * PATIENCE_SECONDS
+"""Seconds that no wait here should ever take."""
 
 _PROJECT = Path(__file__).parents[3]
 
@@ -42,16 +47,22 @@ def test_an_idle_process_has_a_new_job_within_milliseconds(driver: SQLiteDriver,
     ) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
-        waits = []
-        for number in range(60):
-            time.sleep(0.02)  # so that it is idle again
-            begin = time.monotonic()
-            driver.enqueue([job(f"job{number}")])
-            waits.append(float(worker.stdout.readline()) - begin)
+        times, numbers = worker.stdout, count()
+
+        def wait() -> float:
+            """Seconds, the median of 15."""
+            waits = []
+            for number in islice(numbers, 15):
+                time.sleep(0.02)  # so that it is idle again
+                begin = time.monotonic()
+                driver.enqueue([job(f"job{number}")])
+                waits.append(float(times.readline()) - begin)
+            return statistics.median(waits)
+
+        # The benchmark has the true figures; a machine that runs tests is busy.
+        best = best_of(wait, below=0.02)
         worker.kill()
-    waits.sort()
-    # The benchmark has the true figures; a machine that runs tests is busy.
-    assert waits[len(waits) // 2] < 0.02, waits
+    assert best < 0.02
 
 
 @pytest.mark.parametrize("deaf", [False, True])
@@ -76,8 +87,8 @@ def test_who_cannot_hear_looks_often(
         timer = threading.Timer(0.1, lambda: driver.enqueue([job()]))
         began = time.monotonic()
         timer.start()
-        other.wait(("default",), 10)
-        assert time.monotonic() - began < 1.0
+        other.wait(("default",), LONG)
+        assert time.monotonic() - began < PATIENCE_SECONDS
         timer.join()
 
 
@@ -94,8 +105,8 @@ def test_a_commit_of_another_program_is_noticed(path: Path, driver: SQLiteDriver
     timer = threading.Timer(0.1, resume)
     began = time.monotonic()
     timer.start()
-    driver.wait(("default",), 10)
-    assert time.monotonic() - began < 2.0
+    driver.wait(("default",), LONG)
+    assert time.monotonic() - began < PATIENCE_SECONDS
     timer.join()
 
 
@@ -112,8 +123,8 @@ def test_a_ring_between_two_waits_is_kept(driver: SQLiteDriver, url: str) -> Non
         other.wait(("default",), 0)
         driver.enqueue([job()])
         began = time.monotonic()
-        other.wait(("default",), 10)
-        assert time.monotonic() - began < 1.0
+        other.wait(("default",), LONG)
+        assert time.monotonic() - began < PATIENCE_SECONDS
 
 
 def test_no_end_falls_between_the_look_and_the_wait(driver: SQLiteDriver, url: str) -> None:
@@ -123,24 +134,24 @@ def test_no_end_falls_between_the_look_and_the_wait(driver: SQLiteDriver, url: s
         driver.enqueue([job(job_id)])
         (lease,) = driver.exchange("h", (), Want(("default",), 1, 30.0)).reserved
         settlement = Settlement.succeed(job_id, lease.fence, None)
-        waiter = threading.Thread(target=driver.wait_results, args=([job_id], 30))
+        waiter = threading.Thread(target=driver.wait_results, args=([job_id], LONG))
         began = time.monotonic()
         waiter.start()
         time.sleep(number / 50 * 0.002)
         with closing(connect(url)) as other:
             other.exchange("h", [settlement])
         waiter.join()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENCE_SECONDS
 
 
 def test_closing_ends_a_wait(url: str) -> None:
     driver = connect(url)
-    waiter = threading.Thread(target=driver.wait, args=(("default",), 30))
+    waiter = threading.Thread(target=driver.wait, args=(("default",), LONG))
     waiter.start()
     slots = driver._store.connections._slots
     wait_until(lambda: any(slot.watch is not None for slot in list(slots)))
     driver.close()
-    waiter.join(5)
+    waiter.join(PATIENCE_SECONDS)
     assert not waiter.is_alive()
 
 
@@ -178,8 +189,8 @@ def test_a_waiter_hears_of_jobs_that_joined_another_transaction(
         thread = threading.Thread(target=commit_late)
         began = time.monotonic()
         thread.start()
-        other.wait(("default",), 10)
-        assert time.monotonic() - began < 2.0
+        other.wait(("default",), LONG)
+        assert time.monotonic() - began < PATIENCE_SECONDS
         thread.join()
     outcome = driver.results(["a"])[0]
     assert outcome is not None

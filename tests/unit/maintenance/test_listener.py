@@ -40,4 +40,4 @@ def test_an_answer_right_after_a_hint_is_a_hint_as_well() -> None:
         wait_until(lambda: len(hints) == 3, what="a hint for each answer")
     finally:
         listener.stop()
-        assert listener.join(10)
+        assert listener.join(90)

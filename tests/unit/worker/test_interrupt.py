@@ -21,6 +21,7 @@ from taskharbor.worker.interrupt import SIGNAL, Interrupter
 from taskharbor.worker.settler import Settler
 from taskharbor.worker.table import SharedTable, boot_time
 from taskharbor.worker.waker import Alarm
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -141,10 +142,13 @@ def test_no_strike_ever_hits_our_own_code(station: Station, interrupter: Interru
     make_short_tasks(app)
     executor = Executor(app)
     ended = {Reason.SUCCEEDED: 0, Reason.TIMED_OUT: 0}
-    deadline = time.monotonic() + 4.0
+    enough_at = time.monotonic() + 4.0
     fence = 0
     with Hail(station, interrupter) as hail:
-        while time.monotonic() < deadline:
+        # On a busy machine the hail takes its time.
+        while (
+            time.monotonic() < enough_at or min(ended.values()) <= 100 or hail.shots <= 1000
+        ) and time.monotonic() < enough_at + PATIENCE_SECONDS:
             fence += 1
             job = reserve(app, "spin" if fence % 3 else "cleans", fence)
             settlement = executor.run(job, attempt_at(station, job))

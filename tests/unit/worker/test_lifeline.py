@@ -44,7 +44,7 @@ def test_a_grandchild_dies_with_its_parent_even_when_it_only_sleeps() -> None:
     assert process_state(pid) == "running"
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    wait_until(lambda: process_state(pid) == "gone", seconds=2)
+    wait_until(lambda: process_state(pid) == "gone")
     os.close(reader)
     os.close(writer)
 
@@ -65,10 +65,10 @@ def test_a_stopped_process_is_told_from_a_running_and_a_dead_one() -> None:
     try:
         assert process_state(pid) == "running"
         os.kill(pid, signal.SIGSTOP)
-        wait_until(lambda: process_state(pid) == "stopped", seconds=2)
+        wait_until(lambda: process_state(pid) == "stopped")
         os.kill(pid, signal.SIGKILL)
         # Not yet waited for: a zombie holds nothing any more.
-        wait_until(lambda: process_state(pid) == "gone", seconds=2)
+        wait_until(lambda: process_state(pid) == "gone")
     finally:
         os.waitpid(pid, 0)
     assert process_state(pid) == "gone"
