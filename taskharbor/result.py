@@ -8,17 +8,20 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from taskharbor import apps, codec
+from taskharbor import apps, codec, defaults
 from taskharbor.errors import (
     InvalidJob,
     JobCancelled,
     JobError,
     JobNotFound,
+    KeyHeld,
+    NotInDeadLetterQueue,
     ResultNotStored,
     ResultTimeout,
     TaskFailed,
     restore,
 )
+from taskharbor.message import check_seconds
 from taskharbor.states import Reason, State
 
 if TYPE_CHECKING:
@@ -200,6 +203,32 @@ class AsyncResult(Generic[R]):
     def revoke(self) -> CancelVerdict:
         """``cancel()`` by the name that Celery gave it."""
         return self.cancel()
+
+    def requeue(self, *, delay: float = 0.0, reset_attempts: bool = True) -> None:
+        """Put a dead job back in line, after ``delay`` seconds; with all its attempts, or with one
+        more.
+
+        Raises NotInDeadLetterQueue if it is not dead, KeyHeld if another job has its idempotency
+        key now, JobNotFound, and InvalidJob for an impossible ``delay``.
+        """
+        from taskharbor.drivers.base import RequeueVerdict
+
+        check_seconds("delay", delay, most=defaults.MAX_DELAY_SECONDS)
+        driver = self.app.driver
+        match driver.requeue((self.id,), delay=delay, reset_attempts=reset_attempts)[0]:
+            case RequeueVerdict.NOT_FOUND:
+                raise not_found(self.id)
+            case RequeueVerdict.WRONG_STATE:
+                raise NotInDeadLetterQueue(
+                    f"job {self.id} is not dead, so it can't be requeued; enqueue another one",
+                    job_id=self.id,
+                )
+            case RequeueVerdict.KEY_HELD:
+                raise KeyHeld(
+                    f"another job has the idempotency key of job {self.id} now; see to that one, "
+                    "or forget() this one",
+                    job_id=self.id,
+                )
 
     def forget(self) -> bool:
         """Delete the job with its result. False: it is running and stays, or it is gone already."""

@@ -24,7 +24,13 @@ from taskharbor import (
     testing,
 )
 from taskharbor.drivers.base import CancelVerdict
-from taskharbor.errors import ConfigurationError, InvalidJob, LeaseMismatch
+from taskharbor.errors import (
+    ConfigurationError,
+    InvalidJob,
+    KeyHeld,
+    LeaseMismatch,
+    NotInDeadLetterQueue,
+)
 from taskharbor.result import AsyncResult
 from taskharbor.states import Reason
 from taskharbor.testing import Jobs
@@ -274,6 +280,43 @@ def test_info_tells_all_about_a_job(jobs: Jobs, app: TaskHarbor) -> None:
     assert [attempt.number for attempt in info.attempts] == [1, 2]
     assert [attempt.reason for attempt in info.attempts] == [Reason.RAISED, Reason.RAISED]
     assert info.attempts[0].fence < info.attempts[1].fence
+
+
+def test_a_dead_job_is_requeued(jobs: Jobs, app: TaskHarbor) -> None:
+    open_now: list[bool] = []
+
+    @app.task(max_attempts=2, retry_on=OSError)
+    def knock() -> str:
+        if not open_now:
+            raise ValueError("closed")
+        return "come in"
+
+    result = knock.delay()
+    with pytest.raises(NotInDeadLetterQueue, match="not dead"):
+        result.requeue()
+    jobs.drain()
+    open_now.append(True)
+    result.requeue(delay=60)
+    assert jobs.drain() == []
+    jobs.advance(60)
+    assert (result.get(), result.info().attempt) == ("come in", 1)
+
+
+def test_a_dead_job_whose_key_another_one_has_is_not_requeued(jobs: Jobs, app: TaskHarbor) -> None:
+    @app.task(max_attempts=1)
+    def fail() -> None:
+        raise ValueError
+
+    keyed = fail.using(idempotency_key="k", key_until="terminal")
+    first = keyed.delay()
+    jobs.drain()
+    keyed.delay()
+    with pytest.raises(KeyHeld, match="see to that one"):
+        first.requeue()
+    with pytest.raises(InvalidJob, match="delay"):
+        first.requeue(delay=-1)
+    with pytest.raises(JobNotFound):
+        app.result("nobody").requeue()
 
 
 def test_cancel_stops_a_waiting_job(jobs: Jobs, add: Any) -> None:
