@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taskharbor import defaults
 from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, RequeueVerdict
-from taskharbor.drivers.flows import EdgePage, FlowEnqueued, FlowInfo, FlowNode, FlowPage, Input
+from taskharbor.drivers.flows import FlowEnqueued
+from taskharbor.drivers.memory.flow_look import FlowLook
+from taskharbor.drivers.memory.flow_parts import add_edge, add_node, check_part
 from taskharbor.drivers.memory.member import Arrow, FlowRecord, Member
 from taskharbor.drivers.memory.record import Record
 from taskharbor.drivers.memory.timeline import Timeline
-from taskharbor.errors import InvalidJob
-from taskharbor.flow.plan import Edge, Node, Part
+from taskharbor.flow.plan import Part
 from taskharbor.flow.progress import (
-    Counters,
     Mark,
     Stance,
     Step,
@@ -44,19 +44,18 @@ class Errand(NamedTuple):
 
 
 class FlowKeeper:
-    """The flows of one store. ``expiries``: sealed flows by when they are to be cancelled."""
+    """The flows of one store. ``expiries``: sealed flows by when they are to be cancelled;
+    ``look``: what can be seen of all."""
 
     def __init__(self, store: JobStore, orders: Iterator[int]) -> None:
         self.expiries: Timeline[float] = Timeline()
         self._store = store
         self._orders = orders
         self._flows: dict[str, FlowRecord] = {}
+        self.look = FlowLook(store.jobs, self._flows)
         self._keys: dict[str, str] = {}
         self._ends: Timeline[float] = Timeline()
         self._agenda: deque[tuple[Errand, int]] = deque()
-
-    def get(self, flow_id: str) -> FlowRecord | None:
-        return self._flows.get(flow_id)
 
     @property
     def busy(self) -> bool:
@@ -74,97 +73,20 @@ class FlowKeeper:
         flow = self._flows.get(part.flow.id)
         if flow is not None and flow.sealed:
             return FlowEnqueued(part.flow.id, True)
-        self._check(flow, part)
+        check_part(self._store.jobs, flow, part)
         if flow is None:
             flow = FlowRecord(part.flow, next(self._orders), now)
             self._flows[part.flow.id] = flow
             self._ends.set(part.flow.id, now + defaults.UNSEALED_SECONDS)
         for index, node in enumerate(part.nodes, part.first):
             if index not in flow.nodes:
-                self._add_node(now, flow, index, node)
+                record = add_node(flow, index, node, now=now, order=next(self._orders))
+                self._store.line_up(now, record, State.BLOCKED)
         for edge in part.edges:
-            self._add_edge(flow, edge)
+            add_edge(self._store.jobs, flow, edge)
         if part.seal:
             self._seal(now, flow)
         return FlowEnqueued(part.flow.id, True)
-
-    def _check(self, flow: FlowRecord | None, part: Part) -> None:
-        if flow is not None and flow.doomed:
-            raise InvalidJob(f"flow {part.flow.id} was deleted; begin a new one")
-        if part.flow.size < 1 or len({node.message.id for node in part.nodes}) < len(part.nodes):
-            raise InvalidJob(f"flow {part.flow.id} needs jobs, and each of them once")
-        there = {} if flow is None else flow.nodes
-        new_nodes = 0
-        for index, node in enumerate(part.nodes, part.first):
-            if index not in there:
-                self._check_new(node)
-                new_nodes += 1
-            elif there[index] != node.message.id:
-                raise InvalidJob(f"flow {part.flow.id} has another job {index}; begin a new flow")
-        members = {node.message.id for node in part.nodes}
-        if len({(edge.target, edge.position) for edge in part.edges}) < len(part.edges):
-            raise InvalidJob(f"two edges of flow {part.flow.id} have the same target and position")
-        new_edges = sum(self._is_new(part.flow.id, members, edge) for edge in part.edges)
-        edges = new_edges + (0 if flow is None else flow.edges)
-        if part.seal and (len(there) + new_nodes, edges) != (part.flow.size, part.flow.edges):
-            raise InvalidJob(
-                f"flow {part.flow.id} can't be sealed: it has {len(there) + new_nodes} jobs and "
-                f"{edges} edges of {part.flow.size} and {part.flow.edges}; send its other parts"
-            )
-
-    def _check_new(self, node: Node) -> None:
-        if self._store.jobs.get(node.message.id) is not None:
-            raise InvalidJob(f"job id {node.message.id} is taken; a job of a flow is always new")
-        if node.message.idempotency_key is not None:
-            raise InvalidJob(
-                f"job {node.message.id} of a flow has an idempotency key; give it to the flow"
-            )
-
-    def _is_new(self, flow_id: str, coming: set[str], edge: Edge) -> bool:
-        for job_id in (edge.source, edge.target):
-            member = self._member(job_id)
-            if job_id not in coming and (member is None or member.flow_id != flow_id):
-                raise InvalidJob(f"an edge of flow {flow_id} names job {job_id}, not one of its")
-        target = self._member(edge.target)
-        source = None if target is None else target.incoming.get(edge.position)
-        if source not in (None, edge.source):
-            raise InvalidJob(f"job {edge.target} has two predecessors at {edge.position}")
-        return source is None
-
-    def _add_node(self, now: float, flow: FlowRecord, index: int, node: Node) -> None:
-        flow.nodes[index] = node.message.id
-        record = Record(
-            message=node.message,
-            order=next(self._orders),
-            state=State.BLOCKED,
-            reason=Reason.ENQUEUED,
-            enqueued_at=now,
-            due_at=node.message.due_at(now),
-            ready_at=now,
-            expires_at=node.message.expiry(now),
-        )
-        record.member = Member(
-            flow.flow.id,
-            index,
-            node.label,
-            node.errback,
-            node.tolerated,
-            Counters(node.waits_for),
-        )
-        self._store.line_up(now, record, State.BLOCKED)
-
-    def _add_edge(self, flow: FlowRecord, edge: Edge) -> None:
-        source, target = self._member(edge.source), self._member(edge.target)
-        assert source is not None
-        assert target is not None
-        if edge.position not in target.incoming:
-            target.incoming[edge.position] = edge.source
-            source.outgoing.append(Arrow(edge.target, edge.position, edge.kind))
-            flow.edges += 1
-
-    def _member(self, job_id: str) -> Member | None:
-        record = self._store.jobs.get(job_id)
-        return None if record is None else record.member
 
     def _seal(self, now: float, flow: FlowRecord) -> None:
         flow.sealed = True
@@ -400,54 +322,3 @@ class FlowKeeper:
         if key is not None and self._keys.get(key) == flow.flow.id:
             del self._keys[key]
         del self._flows[flow.flow.id]
-
-    # --- looking
-
-    def inputs(self, job_id: str, after: int, limit: int) -> list[Input]:
-        member = self._member(job_id)
-        if member is None:
-            return []
-        positions = sorted(position for position in member.incoming if position > after)
-        sources = [(position, member.incoming[position]) for position in positions[:limit]]
-        return [
-            Input(position, source, record.outcome())
-            for position, source in sources
-            if (record := self._store.jobs.get(source))  # else it is being pruned
-        ]
-
-    def page(self, below: int | None, limit: int) -> FlowPage:
-        newest_first = sorted(self._flows.values(), key=lambda flow: flow.order, reverse=True)
-        older = [flow for flow in newest_first if below is None or flow.order < below]
-        infos: list[FlowInfo] = [flow.info() for flow in older[:limit]]
-        return FlowPage(infos, str(older[limit - 1].order) if len(older) > limit else None)
-
-    def nodes(self, flow_id: str, after: int, limit: int) -> list[FlowNode]:
-        flow = self._flows.get(flow_id)
-        indexes = [] if flow is None else sorted(i for i in flow.nodes if i > after)[:limit]
-        return [self._node(flow.nodes[index]) for index in indexes] if flow else []
-
-    def _node(self, job_id: str) -> FlowNode:
-        record = self._store.jobs[job_id]
-        member = record.member
-        assert member is not None
-        return FlowNode(
-            member.index,
-            job_id,
-            record.message.task,
-            record.state,
-            record.reason,
-            member.label,
-            member.errback,
-            member.tolerated,
-        )
-
-    def edges(self, flow_id: str, after: int, limit: int) -> EdgePage:
-        flow = self._flows.get(flow_id)
-        found = [] if flow is None else list(islice(self._edges(flow), after, after + limit + 1))
-        return EdgePage(found[:limit], str(after + limit) if len(found) > limit else None)
-
-    def _edges(self, flow: FlowRecord) -> Iterator[Edge]:
-        for _, source in sorted(flow.nodes.items()):
-            member = self._member(source)
-            for arrow in member.outgoing if member else ():
-                yield Edge(source, arrow.target, arrow.position, arrow.kind)

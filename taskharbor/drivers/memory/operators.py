@@ -149,26 +149,25 @@ class Store(JobStore):
 
     def inputs(self, now: float, job_id: str, after: int, limit: int) -> list[Input]:
         with self._lock:
-            return self.flows.inputs(job_id, after, limit)
+            return self.flows.look.inputs(job_id, after, limit)
 
     def flow(self, now: float, flow_id: str) -> FlowInfo | None:
         with self._lock:
-            flow = self.flows.get(flow_id)
-            return flow.info() if flow else None
+            return self.flows.look.info(flow_id)
 
     def list_flows(self, now: float, cursor: str | None, limit: int) -> FlowPage:
         below = _read_cursor(cursor)
         with self._lock:
-            return self.flows.page(below, limit)
+            return self.flows.look.page(below, limit)
 
     def flow_nodes(self, now: float, flow_id: str, after: int, limit: int) -> list[FlowNode]:
         with self._lock:
-            return self.flows.nodes(flow_id, after, limit)
+            return self.flows.look.nodes(flow_id, after, limit)
 
     def flow_edges(self, now: float, flow_id: str, cursor: str | None, limit: int) -> EdgePage:
         after = _read_cursor(cursor)
         with self._lock:
-            return self.flows.edges(flow_id, after or 0, limit)
+            return self.flows.look.edges(flow_id, after or 0, limit)
 
     def cancel_flow(self, now: float, flow_id: str, reason: Reason) -> CancelVerdict:
         with self._lock:

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from taskharbor.drivers.base import JobFilter
+from taskharbor.drivers.memory.member import Member
 from taskharbor.drivers.memory.record import Record
 from taskharbor.drivers.memory.timeline import Timeline
 from taskharbor.states import State
@@ -33,6 +34,11 @@ class Shelves:
 
     def __getitem__(self, job_id: str) -> Record:
         return self._records[job_id]
+
+    def member(self, job_id: str) -> Member | None:
+        """The job's place in a flow; None for no job, or one of its own."""
+        record = self._records.get(job_id)
+        return None if record is None else record.member
 
     def put(self, record: Record) -> None:
         """Put a new or changed record up where its state belongs."""
