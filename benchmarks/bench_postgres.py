@@ -10,25 +10,40 @@ are elsewhere.
 
 from __future__ import annotations
 
+import os
+import statistics
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from taskharbor import TaskHarbor
 from taskharbor.drivers.base import Want
 from taskharbor.drivers.postgres import PostgresDriver, connect
 from taskharbor.ids import new_id
+from taskharbor.lease import Verdict
 from taskharbor.message import Call, Message, Template, write_body
 from taskharbor.settlement import Settlement
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, wheel_binaries
 
 BATCH = 100
+TURNS = 3
+ONES = 1000
+QUEUES = 8
+RESERVED = 60_000
+RESERVE = 16
 BODY = write_body(Call(b"\x92\x90\x80"))
 RESULT = b"\x01\xc0"
 PATTERN = Template(Message(id="x", task="bench.noop", body=BODY), Call(b"\x92\x90\x80"), limit=None)
@@ -45,8 +60,9 @@ def fresh(server: PostgresServer) -> Iterator[str]:
     yield url
 
 
-def messages(count: int) -> list[Message]:
-    return [PATTERN.message(new_id(), b"\x92\x90\x80") for _ in range(count)]
+def messages(count: int, queue: str = "default") -> list[Message]:
+    jobs = [PATTERN.message(new_id(), b"\x92\x90\x80") for _ in range(count)]
+    return jobs if queue == "default" else [job._replace(queue=queue) for job in jobs]
 
 
 def fill(driver: PostgresDriver, count: int) -> float:
@@ -86,18 +102,117 @@ def part_enqueue(server: PostgresServer) -> None:
         fill(driver, 2000)
         seconds = fill(driver, 30_000)
         print(f"enqueue, batches of 1000      {30_000 / seconds:9.0f} jobs/s")
-        with psycopg.connect(server.url, autocommit=True) as bare:
-            bare.execute("CREATE TABLE IF NOT EXISTS bare (id text PRIMARY KEY, body bytea)")
-            begin = time.perf_counter()
-            for message in messages(500):
-                bare.execute("INSERT INTO bare VALUES (%s, %s)", (message.id, message.body))
-            simple = 500 / (time.perf_counter() - begin)
-        begin = time.perf_counter()
-        for message in messages(500):
-            driver.enqueue([message])
-        ours = 500 / (time.perf_counter() - begin)
-        print(f"enqueue, one by one           {ours:9.0f} jobs/s = {ours / simple:.2f} x INSERT")
         driver.close()
+
+
+def part_one(server: PostgresServer) -> None:
+    """delay() beside pgbench, a program in C, that inserts into a bare table. In turns."""
+    with fresh(server) as url, psycopg.connect(server.url, autocommit=True) as bare:
+        app = TaskHarbor(url)
+        noop = app.task(name="bench.noop")(len)
+        bare.execute("CREATE TABLE IF NOT EXISTS bare (id text PRIMARY KEY, body bytea)")
+        noop.delay("")
+        ours, simple = [], []
+        for _ in range(TURNS):
+            begin = time.perf_counter()
+            for _ in range(ONES):
+                noop.delay("")
+            ours.append(ONES / (time.perf_counter() - begin))
+            simple.append(pgbench(server))
+        app.close()
+    delay, insert = statistics.median(ours), statistics.median(simple)
+    print(f"delay(), one by one           {delay:9.0f} jobs/s = {delay / insert:.2f} x pgbench")
+
+
+def pgbench(server: PostgresServer) -> float:
+    """Inserts a second of one session."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        script.write(f"INSERT INTO bare VALUES (gen_random_uuid()::text, '\\x{BODY.hex()}');\n")
+        script.flush()
+        os.chmod(script.name, 0o644)
+        command = [wheel_binaries() / "pgbench", "-n", "-c1", "-t", str(ONES), "-f", script.name]
+        done = subprocess.run([*command, server.url], capture_output=True, text=True, check=True)
+    return float(done.stdout.split("tps = ")[1].split()[0])
+
+
+def part_reservers(server: PostgresServer) -> None:
+    """Do many reservers hinder each other? Each asks for jobs of all queues, in one order."""
+    queues = tuple(f"queue-{number}" for number in range(QUEUES))
+    ran: dict[int, list[float]] = {4: [], 64: []}
+    for _ in range(TURNS):
+        for reservers, rates in ran.items():
+            with fresh(server) as url:
+                driver = connect(url)
+                for first in range(0, RESERVED, 1000):
+                    driver.enqueue(messages(1000, queue=queues[first // 1000 % QUEUES]))
+                driver.close()
+                rates.append(reserved_by(reservers, url, queues))
+    few, many = (statistics.median(rates) for rates in ran.values())
+    print(f"4 reservers, {QUEUES} queues         {few:9.0f} jobs/s")
+    print(f"64 reservers, {QUEUES} queues        {many:9.0f} jobs/s = {many / few:.2f} x")
+
+
+def reserved_by(reservers: int, url: str, queues: tuple[str, ...]) -> float:
+    """Jobs a second; raises unless each was settled once. Threads in four processes: as many
+    processes as reservers would measure the machine's memory."""
+    start, end = _processes.Barrier(5), _processes.Barrier(5)
+    done = _processes.Queue()
+    children = [
+        _processes.Process(target=reserve, args=(url, queues, reservers // 4, start, end, done))
+        for _ in range(4)
+    ]
+    for child in children:
+        child.start()
+    start.wait(60)
+    begin = time.perf_counter()
+    end.wait(600)
+    seconds = time.perf_counter() - begin
+    settled = [job for _ in children for job in done.get(timeout=60)]
+    for child in children:
+        child.join()
+    if len(settled) != RESERVED or len(set(settled)) != RESERVED:
+        raise RuntimeError(f"{len(settled)} settled, {len(set(settled))} different")
+    return RESERVED / seconds
+
+
+def reserve(
+    url: str, queues: tuple[str, ...], threads: int, start: Barrier, end: Barrier, done: Any
+) -> None:
+    driver = connect(f"{url}&pool={threads}")
+    warm = threading.Barrier(threads)
+
+    def one() -> list[str]:
+        holder = new_id()
+        # A session's first calls are planned, which takes longer than hundreds of later ones.
+        driver.enqueue(messages(1, queue=f"warm-{holder}"))
+        warm.wait(60)
+        settle_all(driver, holder, Want((f"warm-{holder}",), RESERVE, 30.0))
+        if warm.wait(60) == 0:
+            start.wait(60)
+        warm.wait(60)
+        return settle_all(driver, holder, Want(queues, RESERVE, 30.0))
+
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(one) for _ in range(threads)]
+        settled = [job for mine in running for job in mine.result()]
+        end.wait(600)
+    done.put(settled)
+    driver.close()
+
+
+def settle_all(driver: PostgresDriver, holder: str, want: Want) -> list[str]:
+    """The ids of those that this call settled, until nothing is left to reserve."""
+    mine, settlements = list[str](), list[Settlement]()
+    while True:
+        answer = driver.exchange(holder, settlements, want)
+        mine += [
+            settlement.job_id
+            for settlement, settled in zip(settlements, answer.settled, strict=True)
+            if settled.verdict is Verdict.APPLIED
+        ]
+        if not answer.reserved:
+            return mine
+        settlements = [Settlement.succeed(job.id, job.fence, RESULT) for job in answer.reserved]
 
 
 def part_drain(server: PostgresServer) -> None:
@@ -131,8 +246,6 @@ def part_drain2(server: PostgresServer) -> None:
 
 def part_wake(server: PostgresServer) -> None:
     """From before an enqueue to the return of another driver's wait."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with fresh(server) as url, ThreadPoolExecutor(1) as pool:
         driver, waiter = connect(url), connect(url)
         waiter.wait(["default"], 0.1)

@@ -90,9 +90,10 @@ def of_settlements(settlements: Sequence[Settlement]) -> dict[str, Any]:
     return columns
 
 
-_NOTHING: dict[str, Any] = {"quick": False, "ids": [], "fences": [], "results": []} | dict.fromkeys(
-    ("moves", "reasons", "delays", "errors", "losses", "unknowns", "guards", "awaits")
-)
+_NOTHING: dict[str, Any] = {"quick": False} | dict.fromkeys(
+    ("ids", "fences", "results", "moves", "reasons", "delays", "errors", "losses", "unknowns",
+     "guards", "awaits")
+)  # fmt: skip
 
 
 def of_ids(job_ids: Sequence[str]) -> Texts:

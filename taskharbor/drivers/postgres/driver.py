@@ -28,6 +28,7 @@ from taskharbor.drivers.base import (
 )
 from taskharbor.drivers.postgres import columns, inspector, rows
 from taskharbor.drivers.postgres.address import Address
+from taskharbor.drivers.postgres.arrays import Texts
 from taskharbor.drivers.postgres.enqueue import enqueue, enqueue_joined
 from taskharbor.drivers.postgres.flows import PostgresFlows
 from taskharbor.drivers.postgres.store import Store
@@ -86,10 +87,10 @@ class PostgresDriver(PostgresFlows):
     def exchange(
         self, holder: str, settlements: Sequence[Settlement], want: Want | None = None
     ) -> Exchange:
-        queues, limit, seconds = [], None, None
+        queues, limit, seconds = None, None, None
         if want is not None:
             check_lease_seconds(want.lease_seconds)
-            queues, limit, seconds = list(want.queues), want.limit, want.lease_seconds
+            queues, limit, seconds = Texts(want.queues), want.limit, want.lease_seconds
         found = self._store.rows(
             "exchange",
             now=self._store.now,

@@ -52,7 +52,9 @@ class Store:
         """Run the statement on ``connection``, in its transaction. Raises psycopg's errors."""
         with _cursor(connection) as cursor:
             cursor.execute(self._statements[name], arguments, binary=True)
-            return cursor.fetchall() if cursor.description else []
+            # (.description would make an object for each of 18 columns of an exchange.)
+            result = cursor.pgresult
+            return cursor.fetchall() if result is not None and result.nfields else []
 
     def send(self, connection: psycopg.Connection[Any], name: str) -> None:
         """Run several statements at once, which take nothing and return nothing."""

@@ -83,7 +83,8 @@ BEGIN
         EXIT WHEN looked >= p_limit;
     END LOOP;
     IF looked > 0 THEN
-        PERFORM th.count(p_queue, 'ready', -looked);
+        INSERT INTO th.counts (queue, state, jobs)
+        VALUES (p_queue, 'ready', -looked), (p_queue, 'running', coalesce(cardinality(seqs), 0));
     END IF;
     IF expired IS NOT NULL THEN
         PERFORM th.to_cancelled(expired, p_now, 'expired');
@@ -144,7 +145,9 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    PERFORM th.flows_advance(at);
+    IF EXISTS (SELECT FROM th.errands) THEN
+        PERFORM th.flows_advance(at);
+    END IF;
     IF p_limit IS NOT NULL THEN
         -- Shared: a retire waits until this reserve is done, and then sees what it took.
         PERFORM pg_advisory_xact_lock_shared(hashtextextended('th.' || p_holder, 1));
@@ -164,7 +167,6 @@ BEGIN
             -- Read anew: what is taken may have been put back by a settle that came later than the
             -- first reading, and a lease must not seem to begin before the one before it ended.
             at := th.clock(p_now);
-            PERFORM th.count(name, 'running', cardinality(got.seqs));
             RETURN QUERY
             WITH taken AS MATERIALIZED (
                 SELECT t.seq, nextval('th.fences') AS fence, coalesce(c.attempts, 0) + 1 AS attempt,

@@ -1,0 +1,54 @@
+"""Many reservers at once: each job goes to one of them, and nobody is left waiting."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from taskharbor.drivers.base import Want
+from taskharbor.drivers.postgres import PostgresDriver
+from taskharbor.ids import new_id
+from taskharbor.lease import Verdict
+from taskharbor.settlement import Settlement
+from taskharbor.states import State
+from tests.drivers.postgres.support import job, migrated
+from tests.servers.postgres import PostgresServer
+
+RESERVERS = 64
+QUEUES = tuple(f"queue-{number}" for number in range(8))
+JOBS = 1_600
+BATCH = 5
+
+
+def test_64_reservers_on_8_queues_share_the_jobs(postgres_server: PostgresServer) -> None:
+    driver = migrated(postgres_server.url, pool=str(RESERVERS))
+    names = [f"job-{number}" for number in range(JOBS)]
+    driver.enqueue([job(name, queue=QUEUES[n % len(QUEUES)]) for n, name in enumerate(names)])
+    with ThreadPoolExecutor(RESERVERS) as pool:
+        runs = [pool.submit(_reserve_and_settle, driver) for _ in range(RESERVERS)]
+        fences = [fence for run in runs for fence in run.result(timeout=120).items()]
+    ran = Counter(name for name, _ in fences)
+    assert ran == Counter(names)
+    assert len({fence for _, fence in fences}) == JOBS
+    counts = Counter[State]()
+    for queue in driver.queues():
+        counts.update(queue.counts)
+    assert counts[State.SUCCEEDED] == JOBS
+    assert counts[State.READY] == counts[State.RUNNING] == 0
+    driver.close()
+
+
+def _reserve_and_settle(driver: PostgresDriver) -> dict[str, int]:
+    """The fences of the jobs that one holder ran, until there is nothing for it."""
+    holder, want = new_id(), Want(QUEUES, BATCH, 60.0)
+    ran: dict[str, int] = {}
+    settlements: list[Settlement] = []
+    while True:
+        answer = driver.exchange(holder, settlements, want)
+        assert all(settled.verdict is Verdict.APPLIED for settled in answer.settled)
+        if not answer.reserved:
+            return ran
+        for lease in answer.reserved:
+            assert lease.id not in ran
+            ran[lease.id] = lease.fence
+        settlements = [Settlement.succeed(one.id, one.fence, b"r") for one in answer.reserved]
