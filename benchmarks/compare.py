@@ -1,9 +1,9 @@
 """TaskHarbor beside other task queues, in one run: ``nox -s benchmark-peers``.
 
 Each system drains the same no-op jobs with two worker processes on a server of its own with default
-durability, all in turns. What is compared is the rate from the first job done to the last, and how
-fast one process enqueues. ``peers/catalogue.py`` has versions, settings, and what becomes of a job
-whose worker is killed.
+durability, all in turns. What is compared is the rate from the first job done to the last, how
+fast one process enqueues, and what a job costs in CPU, workers and the store's server apart.
+``peers/catalogue.py`` has versions, settings, and what becomes of a job whose worker is killed.
 
 Without ``--minutes`` one round, printed. With it as many rounds as fit, written into
 ``benchmarks/results/peers.json`` and ``docs/benchmarks.md``. A system that cannot be installed or
@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 KEPT = "results kept"
 NOT_KEPT = "results not kept"
+COST_UNIT = "CPU s per 1,000 jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ class Comparison:
         self.record.add(peer.subject, drain_metric(peer.section, kind), found.rate)
         if results:
             self.record.add(peer.subject, enqueue_metric(peer.section), found.enqueued)
+        if results and found.cost is not None:
+            workers, store = cost_metrics(peer.section)
+            self.record.add(peer.subject, workers, found.cost.workers)
+            if found.cost.store is not None:
+                self.record.add(peer.subject, store, found.cost.store)
 
     def failed(self, peer: Peer, error: Exception) -> None:
         self.record.errors[peer.subject] = " ".join(str(error).split())
@@ -85,8 +91,17 @@ def enqueue_metric(section: str) -> Metric:
     return Metric(name_of("enqueue", section), "enqueue", "jobs/s", section)
 
 
+def cost_metrics(section: str) -> list[Metric]:
+    """Of the workers, of the store; with results kept."""
+    return [
+        Metric(name_of("cpu", section, who), f"CPU of the {who}", COST_UNIT, section)
+        for who in ("workers", "store")
+    ]
+
+
 def columns(section: str) -> list[Metric]:
-    return [drain_metric(section, KEPT), drain_metric(section, NOT_KEPT), enqueue_metric(section)]
+    rates = [drain_metric(section, KEPT), drain_metric(section, NOT_KEPT), enqueue_metric(section)]
+    return [*rates, *cost_metrics(section)]
 
 
 def name_of(*parts: str) -> str:
@@ -180,9 +195,9 @@ def table(report: Report, chosen: list[Peer], section: str) -> str:
         cells = [*map(cell, figures), ratio(ours, figures[0])]
         if not any(figures):
             why = report.errors.get(peer.subject, "not in this run")
-            cells = [f"could not be measured: {why}", "", "", ""]
+            cells = [f"could not be measured: {why}", *[""] * len(kinds)]
         rows.append([shown(peer), *cells])
-    head = [f"{KEPT} (jobs/s)", f"{NOT_KEPT} (jobs/s)", "enqueue (jobs/s)", "ours is, times"]
+    head = [*(f"{metric.title} ({metric.unit})" for metric in kinds), "ours is, times"]
     return markdown(["", *head], rows)
 
 

@@ -85,6 +85,15 @@ class TcpProxy:
         account, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{self.port}"))
 
+    def turn_to(self, url: str) -> None:
+        """As an address does that moves to another server: connections are cut, new ones lead to
+        the server of `url`."""
+        parts = urlsplit(url)
+        if parts.hostname is None or parts.port is None:
+            raise ValueError(f"a proxy needs host and port: {url}")
+        self._target = (parts.hostname, parts.port)
+        self.cut()
+
     # --- faults ------------------------------------------------------------------------------
 
     def delay(self, seconds: float) -> None:

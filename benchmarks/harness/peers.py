@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from peers.catalogue import Peer
 
 from harness.environments import last_line
-from harness.processes import BENCHMARKS
+from harness.processes import BENCHMARKS, cpu_of_families
 from tests.servers.postgres import PostgresServer, wheel_binaries
 from tests.servers.redis import RedisServer, debian_binary, wheel_binary
 
@@ -50,30 +50,69 @@ class Run(NamedTuple):
     results: bool
 
 
+class Store(NamedTuple):
+    """``pids``: of its server; none where the store lives in the workers."""
+
+    url: str
+    pids: tuple[int, ...] = ()
+
+
+class Cost(NamedTuple):
+    """CPU seconds for 1,000 jobs. ``store`` None: it lives in the workers."""
+
+    workers: float
+    store: float | None
+
+
 class Drained(NamedTuple):
-    """Jobs a second: drained by two workers, enqueued by one process."""
+    """Jobs a second: drained by two workers, enqueued by one process. ``cost`` None: the jobs were
+    done before it could be measured."""
 
     rate: float
     enqueued: float
+    cost: Cost | None
+
+
+class Meter:
+    """Of what workers and store use from its making on."""
+
+    def __init__(self, workers: list[int], store: Store, ticks: Path) -> None:
+        self._pids = (workers, store.pids)
+        self._ticks = ticks
+        self._begun = self._spent()
+        self._first = ticks.stat().st_size
+
+    def cost(self) -> Cost | None:
+        jobs = self._ticks.stat().st_size - self._first
+        if jobs == 0:
+            return None
+        workers, store = (
+            1000 * (now - begun) / jobs
+            for now, begun in zip(self._spent(), self._begun, strict=True)
+        )
+        return Cost(workers, store if self._pids[1] else None)
+
+    def _spent(self) -> list[float]:
+        return [cpu_of_families(pids) for pids in self._pids]
 
 
 def drain(run: Run) -> Drained:
     """Raises `Failed` when the jobs cannot be enqueued or are not done in time."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory, server(run.peer) as url:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory, server(run.peer) as store:
         ticks = Path(directory) / "ticks"
         own = BENCHMARKS.parent if not run.peer.requirements else None
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(str(path) for path in (BENCHMARKS, own) if path),
-            "PEER_URL": url,
+            "PEER_URL": store.url,
             "PEER_RESULTS": "yes" if run.results else "no",
             "PEER_MODE": run.peer.mode,
             "PEER_TICKS": str(ticks),
         }
         seconds, commands = fill(run, environment)
         ticks.write_bytes(b"")
-        with workers(commands, environment, Path(directory)) as log:
-            return Drained(rate(ticks, run.jobs, log), run.jobs / seconds)
+        with workers(commands, environment, Path(directory)) as (log, pids):
+            return measured(run.jobs, ticks, log, lambda: Meter(pids, store, ticks), seconds)
 
 
 def fill(run: Run, environment: dict[str, str]) -> tuple[float, list[list[str]]]:
@@ -95,13 +134,17 @@ def fill(run: Run, environment: dict[str, str]) -> tuple[float, list[list[str]]]
     return seconds, commands
 
 
-def rate(ticks: Path, jobs: int, log: Path) -> float:
+def measured(
+    jobs: int, ticks: Path, log: Path, meter: Callable[[], Meter], fill_seconds: float
+) -> Drained:
     first = wait_for(ticks, 1, START_SECONDS, log)
     begin = time.perf_counter()
+    meter_ = meter()  # not before the first job: the start of a worker is no cost of a job
     last = wait_for(ticks, jobs, DRAIN_SECONDS, log)
+    seconds = time.perf_counter() - begin
     if first >= jobs:
         raise Failed(f"all {jobs} jobs were done before the first look: too few to measure")
-    return (last - first) / (time.perf_counter() - begin)
+    return Drained((last - first) / seconds, jobs / fill_seconds, meter_.cost())
 
 
 def wait_for(ticks: Path, jobs: int, seconds: float, log: Path) -> int:
@@ -117,8 +160,9 @@ def wait_for(ticks: Path, jobs: int, seconds: float, log: Path) -> int:
 @contextmanager
 def workers(
     commands: list[list[str]], environment: dict[str, str], directory: Path
-) -> Iterator[Path]:
-    """Yields the file of what they say. In the end they are killed, with all they started."""
+) -> Iterator[tuple[Path, list[int]]]:
+    """Yields the file of what they say, and their process ids. In the end they are killed, with all
+    that they started."""
     path = directory / "workers.log"
     with path.open("wb") as log:
         processes = [
@@ -133,7 +177,7 @@ def workers(
             for command in commands
         ]
         try:
-            yield path
+            yield path, [process.pid for process in processes]
         finally:
             for process in processes:
                 try:
@@ -144,17 +188,17 @@ def workers(
 
 
 @contextmanager
-def server(peer: Peer) -> Iterator[str]:
+def server(peer: Peer) -> Iterator[Store]:
     if peer.store == "redis":
         binary = debian_binary() if peer.newest_redis else None
         with RedisServer(binary=binary, aof="everysec") as redis:
-            yield redis.url
+            yield Store(redis.url, (redis.pid,))
     elif peer.store == "postgres":
         with PostgresServer(durable=True) as postgres:
-            yield postgres.url
+            yield Store(postgres.url, (postgres.pid,))
     else:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-            yield f"sqlite:///{directory}/jobs.db"
+            yield Store(f"sqlite:///{directory}/jobs.db")
 
 
 def server_versions(stores: set[str]) -> dict[str, str]:

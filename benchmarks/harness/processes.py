@@ -58,3 +58,15 @@ def cpu(processes: Iterable[psutil.Process]) -> float:
         except psutil.NoSuchProcess:  # a server's helper that ended meanwhile
             continue
     return spent
+
+
+def cpu_of_families(pids: Iterable[int]) -> float:
+    """CPU seconds of the processes and all that came from them, also of those that have ended and
+    were waited for: some fork for each job."""
+    spent = 0.0
+    for process in (member for pid in pids for member in family(pid)):
+        try:
+            spent += sum(process.cpu_times()[:4])  # the last two: of children that have ended
+        except psutil.NoSuchProcess:  # counted by whoever waited for it, or lost with a crash
+            continue
+    return spent

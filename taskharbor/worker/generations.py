@@ -63,6 +63,8 @@ class Generations:
         self.draining: list[Generation] = []
         self.load_at: float | None = None
         """When to load a generation to replace one that died or could not be loaded."""
+        self.forgiven = False
+        """Whether the first one has died by a signal already."""
         self.files: tuple[str, ...] = ()
         self._leaving: list[tuple[Subprocess, float]] = []
 

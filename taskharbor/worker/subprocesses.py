@@ -40,6 +40,11 @@ class Subprocess:
         return self._process.poll() is not None
 
     @property
+    def signalled(self) -> bool:
+        """Whether a signal ended it; False while it runs."""
+        return (self._process.returncode or 0) < 0
+
+    @property
     def ending(self) -> str:
         """How it ended, in words."""
         code = self._process.returncode

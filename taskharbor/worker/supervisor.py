@@ -221,13 +221,24 @@ class Supervisor:
             for frame in generation.process.channel.receive():
                 self._heard(generation, frame, now)
             if generation is self._generations.loading:
-                ending = f"the process that imports the app {generation.process.ending}"
-                self._not_loaded(ending, (), now)
+                self._died_importing(generation, now)
             elif generation in list(self._generations):
                 if not self._stopping or self._nursery.of(generation):
                     _log.error("a generation died", ending=generation.process.ending)
                 self._nursery.generation_died(generation)
                 self._generations.died(generation, now)
+
+    def _died_importing(self, generation: Generation, now: float) -> None:
+        """Before anything serves, a signal is forgiven once: if it came from outside, the app is
+        not to blame; if the app's own code crashes, it will again."""
+        ending = generation.process.ending
+        forgiven = self._generations.forgiven
+        if generation.process.signalled and not (self._caretaker.serving or forgiven):
+            self._generations.forgiven = True
+            _log.warning("the process that imports the app died; starting it anew", ending=ending)
+            self._generations.load_failed(now, ())
+        else:
+            self._not_loaded(f"the process that imports the app {ending}", (), now)
 
     def _close_if_drained(self, generation: Generation, now: float) -> None:
         if generation in self._generations.draining and not self._nursery.of(generation):

@@ -21,7 +21,7 @@ import redis
 
 from tests.chaos.orders import LEASE_SECONDS
 from tests.chaos.posts import Post, Role
-from tests.chaos.sites import PostgresSite, RedisSite, Site, SQLiteSite, Undo
+from tests.chaos.sites import PostgresSite, RedisSite, ServerSite, Site, SQLiteSite, Undo
 
 
 class Missed(Exception):
@@ -202,7 +202,7 @@ class KillStore(Fault):
     """SIGKILL to every process of it, and a start on the same data after a while."""
 
     def strike(self, scene: Scene) -> Undo:
-        assert isinstance(scene.site, RedisSite | PostgresSite)
+        assert isinstance(scene.site, ServerSite)
         server = scene.site.server
         if not server.running:
             raise Missed("the store is down already")
@@ -214,10 +214,18 @@ class RestartStore(Fault):
     """An orderly one."""
 
     def strike(self, scene: Scene) -> None:
-        assert isinstance(scene.site, RedisSite | PostgresSite)
+        assert isinstance(scene.site, ServerSite)
         if not scene.site.server.running:
             raise Missed("the store is down already")
         scene.site.server.restart()
+
+
+class FailOver(Fault):
+    """The server is gone for good, and its standby takes over its address."""
+
+    def strike(self, scene: Scene) -> None:
+        assert isinstance(scene.site, ServerSite)
+        scene.site.fail_over()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,6 +445,7 @@ def _on_servers(posts: int) -> list[Draw]:
         lambda rng: PauseStore(seconds=3 * rng.random()),
         lambda rng: KillStore(seconds=2 * rng.random()),
         lambda rng: RestartStore(),
+        lambda rng: FailOver(),
     ]
 
 

@@ -20,8 +20,9 @@ from taskharbor.drivers.memory.place import Place
 from taskharbor.drivers.registry import connect
 from taskharbor.ids import new_id
 from tests.proxy import TcpProxy
-from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisServer
+from tests.servers.postgres import PostgresServer, PostgresStandby
+from tests.servers.process import ServerFailed
+from tests.servers.redis import RedisReplica, RedisServer
 
 Undo = Callable[[], object]
 
@@ -39,8 +40,10 @@ class Site(ABC):
     server_pid: int | None = None
     """The process that can be paused; None: the store has none."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, standby: bool = False) -> None:
+        """``standby``: for a server, one more, which can take over."""
         self.directory = directory
+        self.with_standby = standby
         self.links: list[TcpProxy] = []
         self.exit = ExitStack()
 
@@ -131,17 +134,46 @@ class SQLiteSite(Site):
         return other.close
 
 
-class RedisSite(Site):
-    name = "redis"
+class ServerSite(Site):
+    """A server, and perhaps its standby, behind one address."""
+
     linked = True
+    server: RedisServer | PostgresServer
+    standby: RedisReplica | PostgresStandby | None = None
+    _url: str
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def _move_in(self, url: str, standby: RedisReplica | PostgresStandby | None) -> None:
+        """``url``: of the server that runs now."""
+        self._url, self.standby = url, standby
+        if standby is not None:
+            self._address = self.exit.enter_context(TcpProxy.before(url))
+            self._url = self._address.url
+
+    def fail_over(self) -> None:
+        """The server is killed, and its standby has its address from then on, with everything that
+        was acknowledged. Raises ServerFailed if there is none that could."""
+        if self.standby is None:
+            raise ServerFailed("no standby is left")
+        self.standby.take_over()
+        self.server, self.standby = self.standby, None
+        self._address.turn_to(self.server.url)
+
+
+class RedisSite(ServerSite):
+    name = "redis"
+    server: RedisServer
 
     def open(self) -> None:
         # What a client was told must survive a kill, or the storm would only prove that it may not.
         self.server = self.exit.enter_context(RedisServer(aof="always"))
-
-    @property
-    def url(self) -> str:
-        return self.server.url
+        standby = None
+        if self.with_standby:
+            standby = self.exit.enter_context(RedisReplica(self.server, aof="always"))
+        self._move_in(self.server.url, standby)
 
     @property
     def server_pid(self) -> int:  # type: ignore[override]
@@ -152,23 +184,27 @@ class RedisSite(Site):
             return client.execute_command(*command)
 
 
+_FEW = {"max_connections": "60"}
+
+
 @cache
 def _postgres() -> PostgresServer:
     """One for all storms of this process: making one takes seconds."""
-    return PostgresServer(settings={"max_connections": "60"}).start()
+    return PostgresServer(settings=_FEW).start()
 
 
-class PostgresSite(Site):
+class PostgresSite(ServerSite):
     name = "postgres"
-    linked = True
+    server: PostgresServer
 
     def open(self) -> None:
-        self.server = _postgres()
-        self._url = self.server.create_database(f"chaos_{new_id()}")
-
-    @property
-    def url(self) -> str:
-        return self._url
+        standby = None
+        if self.with_standby:
+            self.server = self.exit.enter_context(PostgresServer(settings=_FEW))
+            standby = self.exit.enter_context(PostgresStandby(self.server))
+        else:
+            self.server = _postgres()
+        self._move_in(self.server.create_database(f"chaos_{new_id()}"), standby)
 
     @property
     def server_pid(self) -> int:  # type: ignore[override]

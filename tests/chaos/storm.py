@@ -22,7 +22,7 @@ from taskharbor.worker.config import ExitCode
 from tests.chaos import checker, inside, ledger, tasks
 from tests.chaos.checker import Evidence
 from tests.chaos.clients import Clients
-from tests.chaos.faults import draw_faults
+from tests.chaos.faults import FailOver, draw_faults
 from tests.chaos.orders import LEASE_SECONDS, Order, make_chords, make_orders
 from tests.chaos.posts import START_SECONDS, Pool, Post
 from tests.chaos.sites import SITES
@@ -106,7 +106,8 @@ class Storm:
         self._lease_seconds = lease_seconds
         self._standstill_seconds = standstill_seconds
         self._nothing_may_expire = nothing_may_expire
-        self._site = SITES[site](directory)
+        fails_over = any(isinstance(blow.fault, FailOver) for blow in plan.blows)
+        self._site = SITES[site](directory, standby=fails_over)
         self._posts: list[Post] = []
         self._weather = Weather(self._site, self._posts)
 

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import redis
 
+from tests.proxy import TcpProxy
 from tests.servers import (
     PgBouncer,
     PostgresServer,
@@ -20,6 +21,7 @@ from tests.servers import (
     process,
 )
 from tests.servers import postgres as postgres_servers
+from tests.servers.redis import RedisReplica
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,23 @@ def test_redis_with_aof_keeps_acknowledged_writes_over_a_kill() -> None:
         assert server.port == port
         with server.client() as client:
             assert client.get("job") == b"kept"
+
+
+def test_a_replica_takes_over_with_all_that_was_acknowledged() -> None:
+    with (
+        RedisServer(aof="always") as primary,
+        RedisReplica(primary, aof="always") as replica,
+        TcpProxy.before(primary.url) as address,
+    ):
+        with redis.Redis.from_url(address.url) as client:
+            client.set("before", "kept")
+        replica.take_over()
+        address.turn_to(replica.url)
+        assert not primary.running
+        replica.restart()  # as a primary, and not as a replica of one that is gone
+        with redis.Redis.from_url(address.url) as client:
+            client.set("after", "kept")
+            assert client.mget("before", "after") == [b"kept", b"kept"]
 
 
 @pytest.mark.parametrize(

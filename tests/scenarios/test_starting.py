@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -33,6 +34,27 @@ def test_an_app_that_cannot_run_is_one_clear_error_and_no_crash_loop(
     assert running.wait() == ExitCode.CONFIGURATION
     (error,) = running.events("the worker can't run")
     assert said in error["error"]
+
+
+def test_an_import_that_is_killed_from_outside_is_begun_anew(
+    worker: StartWorker, app: TaskHarbor, tmp_path: Path
+) -> None:
+    """Not the app's fault, so no exit code that says so: service managers give up on that one."""
+    (tmp_path / "slow.py").write_text(
+        "import os, pathlib, time\n"
+        "first = pathlib.Path('imported')\n"
+        "if not first.exists():\n"
+        "    first.write_text(str(os.getpid()))\n"
+        "    time.sleep(600)\n"
+        "from tests.scenarios.shop import app\n"
+    )
+    running = worker(app_path="slow:app", ready=False)
+    first = tmp_path / "imported"
+    os.kill(int(wait_until(lambda: first.exists() and first.read_text(), what="import")), 9)
+    running.wait_event("worker started")
+    (warning,) = running.events("the process that imports the app died")
+    assert "SIGKILL" in warning["ending"]
+    assert shop.noted.delay(3).get(timeout=30) == 3
 
 
 def test_a_missing_app_is_named(worker: StartWorker) -> None:

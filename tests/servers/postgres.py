@@ -159,17 +159,33 @@ class PostgresStandby(PostgresServer):
 
     def __init__(self, primary: PostgresServer) -> None:
         self._primary = primary
-        super().__init__()
+        self._promoted = False
+        super().__init__(settings={"wal_retrieve_retry_interval": "200ms"})
 
     def start(self) -> Self:
         super().start()
-        self._primary.set("synchronous_standby_names", "'*'")
+        if not self._promoted:
+            self._primary.set("synchronous_standby_names", "'*'")
         return self
 
     def promote(self) -> None:
         """Returns when it takes writes."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("SELECT pg_promote(true, 30)")
+        self._promoted = True
+
+    def take_over(self) -> None:
+        """Kill the primary, and take writes.
+
+        Raises `ServerFailed`, and changes nothing, while the standby is not connected: a primary
+        that has just come back from a crash may show what it has not handed on.
+        """
+        with psycopg.connect(self._primary.url, autocommit=True, connect_timeout=5) as connection:
+            streaming = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"
+            if connection.execute(streaming).fetchone() is None:
+                raise ServerFailed("the standby is behind")
+        self._primary.kill()
+        self.promote()
 
     def _initialise(self) -> None:
         port = str(self._primary.port)

@@ -88,6 +88,53 @@ class RedisServer(ServerProcess):
             return False
 
 
+class RedisReplica(RedisServer):
+    """A replica of ``primary``, with all of its data once it has started, until it takes over."""
+
+    def __init__(self, primary: RedisServer, *, aof: str | None = None) -> None:
+        self._primary: RedisServer | None = primary
+        super().__init__(aof=aof, options=("--repl-diskless-sync-delay", "0"))
+
+    def command(self) -> list[str]:
+        command = super().command()
+        if self._primary is not None:
+            command += ["--replicaof", "127.0.0.1", str(self._primary.port)]
+        return command
+
+    def start(self) -> Self:
+        super().start()
+        if self._primary is not None:
+            wait_until(partial(is_synced, self), seconds=30, what="a replica to sync")
+        return self
+
+    def take_over(self) -> None:
+        """Kill the primary when everything that it acknowledged is here, and take writes.
+
+        Raises `ServerFailed` if the replica does not come up with it, `RedisError` if one of them
+        does not answer; then nothing has changed but that writes wait for a moment.
+        """
+        assert self._primary is not None
+        with self._primary.client() as primary, self.client() as replica:
+            # Replication is asynchronous: without the pause, what was told last would be lost.
+            primary.execute_command("CLIENT PAUSE", 5000, "WRITE")
+            try:
+                wait_until(
+                    lambda: is_synced(self) and _offset(primary) == _offset(replica), seconds=3
+                )
+            except TimeoutError as error:
+                raise ServerFailed("the replica is behind") from error
+            self._primary.kill()
+            self._primary = None
+            replica.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def _offset(client: redis.Redis) -> int:
+    """How much of the primary's stream a server has written or read."""
+    info = client.info("replication")
+    key = "master_repl_offset" if info["role"] == "master" else "slave_repl_offset"
+    return int(info[key])
+
+
 class RedisCluster:
     """Three masters that share the hash slots, each with `replicas` replicas.
 
