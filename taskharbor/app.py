@@ -21,7 +21,7 @@ from taskharbor import apps, defaults
 from taskharbor.backoff import Backoff
 from taskharbor.bridge import Bridge
 from taskharbor.canvas import NO_TIES
-from taskharbor.enqueue import batches, enqueue
+from taskharbor.enqueue import batches, enqueue, enqueue_one
 from taskharbor.errors import ConfigurationError
 from taskharbor.middleware import Middleware, Stack
 from taskharbor.options import DECORATOR_OPTIONS, OPTION_NAMES, ExceptionTypes, TaskOptions, over
@@ -304,7 +304,7 @@ class TaskHarbor:
     def send(self, call: Signature[Any] | Composed[Any]) -> AsyncResult[Any] | FlowResult[Any]:
         """Enqueue one call, or store a flow. Raises like :meth:`Task.delay`."""
         if type(call) is Signature and call.ties is NO_TIES:
-            return enqueue(self, (call,), call.task.call_options.get("connection"))[0]
+            return enqueue_one(call.task, call.args, call.kwargs)
         from taskharbor.flow.storing import send_tied, store_flow
 
         if isinstance(call, Signature):

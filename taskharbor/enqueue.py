@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskharbor import defaults
 from taskharbor.canvas import NO_TIES
@@ -19,8 +19,21 @@ from taskharbor.signature import Signature
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
     from taskharbor.drivers.base import Enqueued
+    from taskharbor.task import Task
 
+R = TypeVar("R")
 Calls = Sequence[Signature[Any]]
+
+
+def enqueue_one(
+    task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> AsyncResult[R]:
+    """Store one call. The way of ``delay()``, so it is a short one."""
+    app = task.app
+    if app.stack.enqueues:
+        return _through_middleware(app, (Signature(task, args, kwargs),), task.connection)[0]
+    message = task.message(args, kwargs)
+    return _result(app, message, _send(app, (message,), task.connection)[0])
 
 
 def enqueue(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
@@ -66,20 +79,20 @@ def _store(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[A
         )
     messages = [call.task.message(call.args, call.kwargs) for call in calls]
     answers = _send(app, messages, connection)
-    results: list[AsyncResult[Any]] = [
-        # An id made here was created here, also when a repeat of the request found it there.
-        AsyncResult(answer.id, app, answer.created or not message.digest, answer.same_request)
-        for message, answer in zip(messages, answers, strict=True)
+    return [
+        _result(app, message, answer) for message, answer in zip(messages, answers, strict=True)
     ]
+
+
+def _result(app: TaskHarbor, message: Message, answer: Enqueued) -> AsyncResult[Any]:
+    # An id made here was created here, also when a repeat of the request found it there.
+    created = answer.created or not message.digest
     if app.signals.enqueued.handlers:
-        for message, result in zip(messages, results, strict=True):
-            app.signals.enqueued.send(
-                JobEnqueued(result.id, message.task, message.queue, result.created)
-            )
-    return results
+        app.signals.enqueued.send(JobEnqueued(answer.id, message.task, message.queue, created))
+    return AsyncResult(answer.id, app, created, answer.same_request)
 
 
-def _send(app: TaskHarbor, messages: list[Message], connection: Any) -> list[Enqueued]:
+def _send(app: TaskHarbor, messages: Sequence[Message], connection: Any) -> list[Enqueued]:
     """Enqueue is idempotent on the job's id: when the reply is lost, the same messages go again."""
     if connection is not None:
         return app.driver.enqueue(messages, connection=connection)

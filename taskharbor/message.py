@@ -188,19 +188,30 @@ class Template:
         """``message()`` for a job of a flow."""
         if given is None:
             return self.message(job_id, payload)
-        start = _WIRED_START + _packb(payload)
+        start = _WIRED_START + _packed_bytes(payload)
         body = start + self._after_payload + _packb(wiring.pack(given))
         return self._whole(job_id, body, b"")
 
     def message(self, job_id: str, payload: bytes, digest: bytes = b"") -> Message:
         """The message of one job. ``job_id`` is not checked again: it is a driver's, or was
         checked. Raises PayloadTooLarge."""
-        return self._whole(job_id, _BODY_START + _packb(payload) + self._after_payload, digest)
+        return self._whole(
+            job_id, _BODY_START + _packed_bytes(payload) + self._after_payload, digest
+        )
 
     def _whole(self, job_id: str, body: bytes, digest: bytes) -> Message:
         if self._limit is not None and len(body) > self._limit:
             raise _too_large(body, self._limit)
         return _new_tuple(Message, (job_id, self._task, body, digest, *self._head))
+
+
+def _packed_bytes(data: bytes) -> bytes:
+    """``msgpack.packb(data)`` in a fifth of its time: that makes a packer and its buffer first."""
+    size = len(data)
+    if size < 1 << 8:
+        return b"\xc4%c%b" % (size, data)
+    packed: bytes = _packb(data)
+    return packed
 
 
 def write_body(call: Call, *, limit: int | None = defaults.MAX_PAYLOAD_BYTES) -> bytes:

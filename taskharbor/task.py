@@ -14,6 +14,7 @@ from taskharbor import apps, codec
 from taskharbor.codec.classes import main_module_name
 from taskharbor.context import JobContext, await_as, current_job, detached, in_job, run_as
 from taskharbor.control import Reject, Retry
+from taskharbor.enqueue import enqueue_one
 from taskharbor.errors import ConfigurationError, InvalidCall, InvalidJob
 from taskharbor.message import Message, check_name
 from taskharbor.options import CallOptions, TaskOptions, template, timestamp
@@ -71,6 +72,7 @@ class Task(Generic[P, R]):
         self.template = template(self.name, self.options, self.call_options)
         self._key = self.call_options.get("idempotency_key")
         self._job_id = self.call_options.get("job_id")
+        self.connection = self.call_options.get("connection")
         if self._job_id is not None:
             check_name("job id", self._job_id)
 
@@ -98,11 +100,11 @@ class Task(Generic[P, R]):
         PayloadTooLarge, and StoreUnavailable when the store stays out of reach: whether the job
         is there is then unknown.
         """
-        return self.app.send(Signature(self, args, kwargs))
+        return enqueue_one(self, args, kwargs)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """``delay()`` for async code."""
-        return await self.app.bridge.call(self.app.send, Signature(self, args, kwargs))
+        return await self.app.bridge.call(enqueue_one, self, args, kwargs)
 
     def apply_async(
         self,
@@ -113,7 +115,7 @@ class Task(Generic[P, R]):
         """Enqueue a call with options of its own; see :class:`CallOptions`. Raises like
         ``delay()``, and InvalidJob or ConfigurationError, naming the option."""
         task = self.using(**options) if options else self
-        return self.app.send(Signature(task, tuple(args), dict(kwargs or {})))
+        return enqueue_one(task, tuple(args), dict(kwargs or {}))
 
     async def aapply_async(
         self,
@@ -123,8 +125,7 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[R]:
         """``apply_async()`` for async code."""
         task = self.using(**options) if options else self
-        call = Signature(task, tuple(args), dict(kwargs or {}))
-        return await self.app.bridge.call(self.app.send, call)
+        return await self.app.bridge.call(enqueue_one, task, tuple(args), dict(kwargs or {}))
 
     def using(self, **options: Unpack[CallOptions]) -> Self:
         """This task with ``options`` for the calls made through what is returned."""

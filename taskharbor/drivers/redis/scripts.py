@@ -12,6 +12,7 @@ from taskharbor.drivers.redis.server import packed
 
 WORDS = 7
 """Of the command that calls a script: also their number, one key and three arguments."""
+_WITHOUT_HEAD = frozenset({"enqueue_one"})
 _INCLUDE = re.compile(rb"^-- include (\w+)\.lua$", re.MULTILINE)
 
 
@@ -26,10 +27,14 @@ class Script(NamedTuple):
 @cache
 def load(name: str) -> Script:
     """The script in ``scripts/<name>.lua``, with what it includes."""
-    text = _read("head") + _INCLUDE.sub(lambda match: _read(match[1].decode()), _read(name))
+    text = _whole(name) if name in _WITHOUT_HEAD else _whole("head") + _whole(name)
     digest = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
     head = b"*%d\r\n" % WORDS
     return Script(text, head + packed(b"EVALSHA", digest), head + packed(b"EVAL", text))
+
+
+def _whole(name: str) -> bytes:
+    return _INCLUDE.sub(lambda match: _whole(match[1].decode()), _read(name))
 
 
 def _read(name: str) -> bytes:

@@ -1,8 +1,8 @@
 """One Redis server: redis-py's client of it, and a shorter way for the scripts.
 
-redis-py connects, and reads what comes back. What it does for each command in between (packing its
-words one by one, locks and statistics of its pool, telling one command from another) took twice as
-long as the script of a small enqueue.
+redis-py connects. What it does for each command after that (packing its words one by one, locks and
+statistics of its pool, telling one command from another, buffers) took twice as long as the script
+of a small enqueue.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import time
 from typing import Any
 
 import redis
+
+from taskharbor.drivers.redis.connection import Connection
 
 FRESH_SECONDS = 0.0002
 """A connection that was used a moment ago is not looked at before it is used again: whatever closes
@@ -29,24 +31,35 @@ class Server:
         self.client = client
         # Appending and popping are atomic. The last that was used is the next: the others may be
         # closed by the server for being idle.
-        self._idle: list[tuple[Any, float]] = []
+        self._idle: list[Connection] = []
 
     def call(self, request: bytes) -> Any:
         """The reply to one packed command. Raises redis' errors: a ResponseError when the server
         answered with one; after any other, whether the command was run is unknown."""
-        return self.finish(self.begin(request))[0]
+        connection = self._take()
+        try:
+            connection.send(request)
+            reply = connection.reply()
+        except redis.ResponseError:
+            self._give_back(connection)
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        self._give_back(connection)
+        return reply
 
-    def begin(self, requests: bytes) -> Any:
+    def begin(self, requests: bytes) -> Connection:
         """Send packed commands. Returns the connection, for ``finish``, which must be called."""
         connection = self._take()
         try:
-            connection.send_packed_command((requests,), check_health=False)
+            connection.send(requests)
         except BaseException:
-            connection.disconnect()
+            connection.close()
             raise
         return connection
 
-    def finish(self, connection: Any, replies: int = 1) -> list[Any]:
+    def finish(self, connection: Connection, replies: int = 1) -> list[Any]:
         """The replies to the commands that were sent. Raises like ``call``, of several errors the
         first."""
         found: list[Any] = []
@@ -54,14 +67,13 @@ class Server:
         try:
             for _ in range(replies):
                 try:
-                    found.append(connection.read_response())
+                    found.append(connection.reply())
                 except redis.ResponseError as error:
                     failure = failure or error
         except BaseException:
-            # The reply may still come, and would be taken for that of another command.
-            connection.disconnect()
+            connection.close()
             raise
-        self._idle.append((connection, time.monotonic()))
+        self._give_back(connection)
         if failure is not None:
             raise failure
         return found
@@ -72,21 +84,25 @@ class Server:
             connection = self._take()
         except redis.RedisError:
             return False
-        self._idle.append((connection, time.monotonic()))
+        self._give_back(connection)
         return True
 
-    def _take(self) -> Any:
+    def _take(self) -> Connection:
         try:
-            connection, used_at = self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
-            return self.connect()
-        if time.monotonic() - used_at < FRESH_SECONDS or not _is_over(connection):
+            return Connection(self.connect())
+        if time.monotonic() - connection.used_at < FRESH_SECONDS or not connection.is_over():
             return connection
-        connection.disconnect()
-        return self.connect()
+        connection.close()
+        return Connection(self.connect())
+
+    def _give_back(self, connection: Connection) -> None:
+        connection.used_at = time.monotonic()
+        self._idle.append(connection)
 
     def connect(self) -> Any:
-        """A connection of its own, not counted by the pool, which would hold on to it for good."""
+        """redis-py's connection, not counted by the pool, which would hold on to it for good."""
         pool = self.client.connection_pool
         connection = pool.connection_class(**pool.connection_kwargs)
         connection.connect()
@@ -96,20 +112,12 @@ class Server:
         """Connect anew for what comes next: this name may lead elsewhere by now."""
         while self._idle:
             try:
-                connection, _ = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:
                 break
-            connection.disconnect()
+            connection.close()
         self.client.connection_pool.disconnect()
 
     def close(self) -> None:
         self.forget()
         self.client.close()
-
-
-def _is_over(connection: Any) -> bool:
-    """Whether something is there to be read although nothing was asked: the end, most likely."""
-    try:
-        return bool(connection.can_read(0))
-    except redis.RedisError:
-        return True

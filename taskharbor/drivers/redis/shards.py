@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import os
 import time
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
+from functools import lru_cache
 from zlib import crc32
 
 from taskharbor.errors import InvalidJob
 
 _DIGITS = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"  # in ASCII order
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _CHARS = 19
 _TIME_CHARS = 7  # 42 bits: until 2109; since 2004 the first is one that a name may begin with
 
 
 def new_id() -> str:
-    return _time(time.time_ns() // 1_000_000) + urlsafe_b64encode(os.urandom(9)).decode()
+    letters = b2a_base64(os.urandom(9), newline=False).translate(_URL_SAFE).decode()
+    return _time(time.time_ns() // 1_000_000) + letters
 
 
+@lru_cache(maxsize=1)
 def _time(millis: int) -> str:
     return "".join([_DIGITS[millis >> shift & 63] for shift in range(36, -1, -6)])
 

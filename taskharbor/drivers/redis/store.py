@@ -20,7 +20,7 @@ from taskharbor.errors import ConfigurationError, StoreUnavailable
 
 MOVES = 3
 """Times that a request follows a slot that has moved, before it gives up."""
-_REPLICATED = frozenset({"enqueue", "requeue", "cancel", "delete"})
+_REPLICATED = frozenset({"enqueue", "enqueue_one", "requeue", "cancel", "delete"})
 """What nobody would repeat after a failover forgot it. A settlement that is forgotten runs the job
 again, which is what at-least-once means."""
 
@@ -42,6 +42,7 @@ class Store:
             packed(b"1", key.encode(), prefix.encode())
             for key, prefix in zip(self._route_keys, self._prefixes, strict=True)
         ]
+        self._beginnings: dict[tuple[int, str], bytes] = {}
         self._wait_ms = round(address.timeout_seconds * 500)
 
     def prefix(self, shard: int) -> str:
@@ -74,16 +75,16 @@ class Store:
         return wire.unpack(self.run_packed(shard, name, wire.pack(request)))
 
     def run_packed(self, shard: int, name: str, request: bytes) -> bytes:
-        script = scripts.load(name)
-        arguments = self._arguments(shard, request)
+        command = self._command(shard, name, request)
         replicas = self.address.wait_replicas if name in _REPLICATED else 0
         for attempt in range(1, MOVES + 1):
             try:
                 server = self.server(shard)
                 try:
-                    return self._send(server, script.by_hash + arguments, replicas)
+                    return self._send(server, command, replicas)
                 except NoScriptError:
-                    return self._send(server, script.by_text + arguments, replicas)
+                    by_text = scripts.load(name).by_text + self._arguments(shard, request)
+                    return self._send(server, by_text, replicas)
             except redis.RedisError as error:
                 if not self.link.look_again(error) or attempt == MOVES:
                     raise translate(error, self.address.url) from error
@@ -122,21 +123,30 @@ class Store:
         unanswered: ExitStack,
     ) -> list[tuple[int, Server, Any]]:
         """Send what can be sent, until the first failure."""
-        script = scripts.load(name)
         sent: list[tuple[int, Server, Any]] = []
         for shard, request in requests.items():
             try:
                 server = self.server(shard)
-                connection = server.begin(script.by_hash + self._arguments(shard, request))
+                connection = server.begin(self._command(shard, name, request))
             except redis.RedisError as error:
                 failures.append(error)
                 break
-            unanswered.callback(connection.disconnect)
+            unanswered.callback(connection.close)
             sent.append((shard, server, connection))
         return sent
 
+    def _command(self, shard: int, name: str, request: bytes) -> bytes:
+        """Run a script by its hash. What all its calls begin with is put together once."""
+        if self._clock is not None:
+            return scripts.load(name).by_hash + self._arguments(shard, request)
+        beginning = self._beginnings.get((shard, name))
+        if beginning is None:
+            beginning = scripts.load(name).by_hash + self._places[shard] + packed(b"")
+            self._beginnings[shard, name] = beginning
+        return b"%b$%d\r\n%b\r\n" % (beginning, len(request), request)
+
     def _arguments(self, shard: int, request: bytes) -> bytes:
-        """KEYS and ARGV of every script, see ``head.lua``."""
+        """KEYS and ARGV of every script, see ``layout.lua``."""
         now = b"" if self._clock is None else b"%d" % wire.micros(self._clock.now())
         return self._places[shard] + packed(now, request)
 

@@ -99,6 +99,7 @@ def _present(value: Any) -> Any:
 _STR = [
     struct.pack("B", 0xA0 | size) if size < 32 else b"\xd9" + bytes([size]) for size in range(129)
 ]
+_BYTE = [bytes([size]) for size in range(256)]
 _BIN = [b"\xc4" + bytes([size]) for size in range(256)]
 _BIN_LONG = struct.Struct(">BI")
 
@@ -134,6 +135,54 @@ def packed_messages(batch: Sequence[Message]) -> Packed:
         [message.id for message in batch],
         fragments,
     )
+
+
+_AT_ONCE = (0.0, None, None, None, None)
+"""The fields of a message from delay to idempotency_key, when it may start now and has no key."""
+_PLAIN = 1
+_PRIORITY_STEP = 1 << 45
+_MOST_SHAPES = 1024
+_shapes: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
+
+
+def pack_ready(message: Message) -> bytes | None:
+    """The request of ``enqueue_one.lua``; None for a job that is not for it."""
+    job_id, task, body, digest, queue, priority = message[:6]
+    if digest or message[6:11] != _AT_ONCE:
+        return None
+    shape = _shapes.get((task, queue, priority, message[12])) or _shape(message)
+    name = job_id.encode()
+    size, start = len(body), len(name)
+    return b"".join(
+        (
+            _BYTE[start],
+            name,
+            shape[0],
+            _STR[start],
+            name,
+            shape[1],
+            _BIN[size] if size < 256 else _BIN_LONG.pack(0xC6, size),
+            body,
+        )
+    )
+
+
+def _shape(message: Message) -> tuple[bytes, bytes]:
+    """What the requests of jobs that differ in nothing but id and body have after either id."""
+    queue = message.queue.encode()
+    extra = b""
+    if message.retention != DEFAULT_RETENTION:
+        kept = [micros(seconds) for seconds in message.retention]
+        extra = pack((kept, False, message.key_until, False, message.digest))
+    named = bytes([len(queue)]) + queue
+    first = struct.pack(">d", (100 - message.priority) * _PRIORITY_STEP)
+    record = struct.pack(">bB", message.priority, _PLAIN) + named
+    record += struct.pack(">H", len(extra)) + extra
+    shape = named + first + record, _packb(message.queue) + _packb(message.task)
+    if len(_shapes) >= _MOST_SHAPES:
+        _shapes.clear()
+    _shapes[message.task, message.queue, message.priority, message.retention] = shape
+    return shape
 
 
 def pack_messages(batch: Sequence[Message]) -> bytes:

@@ -36,12 +36,15 @@ def test_a_lost_enqueue_reply_is_repeated_without_doubling(
 ) -> None:
     driver = connected(proxy.url)
     put(driver, "first")
-    lost = proxy.lose_next_reply(b"EVALSHA")
-    with pytest.raises(StoreUnavailable):
-        put(driver, "a", "b")
-    assert lost.wait(90)
-    assert [answer.created for answer in put(driver, "a", "b")] == [False, False]
-    assert [lease.id for lease in take(driver, 9)] == ["first", "a", "b"]
+    put(driver, "second", "third")
+    for batch in (["a"], ["b", "c"]):
+        lost = proxy.lose_next_reply(b"EVALSHA")
+        with pytest.raises(StoreUnavailable):
+            put(driver, *batch)
+        assert lost.wait(90)
+        repeated = put(driver, *batch)
+        assert [(one.created, one.same_request) for one in repeated] == [(False, True)] * len(batch)
+    assert [lease.id for lease in take(driver, 9)] == ["first", "second", "third", "a", "b", "c"]
 
 
 def test_a_lost_settle_reply_is_repeated_and_hears_already(

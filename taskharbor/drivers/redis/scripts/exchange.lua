@@ -417,7 +417,7 @@ local function settle(
     m.u = nil
   end
   if terminal then
-    if result then hput('R', id, result) end
+    if result and terminal == 'succeeded' then hput('R', id, result) end
     finish(job, terminal, reason, fence, length)
     return code(verdict, jobs[id] and terminal)
   end
