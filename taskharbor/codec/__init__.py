@@ -5,7 +5,7 @@ Never pickle: decoding runs no code that the bytes name, except the constructors
 """
 
 from taskharbor.codec.failure import Failure
-from taskharbor.codec.reader import decode, decode_call
+from taskharbor.codec.reader import decode, decode_all, decode_call
 from taskharbor.codec.rebuild import rebuilder
 from taskharbor.codec.text import clean_text
 from taskharbor.codec.wire import MAX_DEPTH, WIRE_VERSION
@@ -17,6 +17,7 @@ __all__ = [
     "Failure",
     "clean_text",
     "decode",
+    "decode_all",
     "decode_call",
     "encode",
     "encode_call",

@@ -20,6 +20,7 @@ from taskharbor.codec.wire import (
     SCALARS,
     SET,
     TUPLE,
+    VERSION_BYTE,
     WIRE_VERSION,
 )
 from taskharbor.errors import DecodeError, UnknownWireVersion
@@ -60,6 +61,25 @@ def decode(data: bytes) -> Any:
     except Exception as error:
         # Anything: what msgpack and the constructors of leaves raise.
         raise _corrupt(error) from error
+
+
+def decode_all(encoded: Sequence[bytes]) -> list[Any]:
+    """``decode()`` of each. Many small ones take a tenth of the time.
+
+    Raises like ``decode()``, but for bytes that are wrong in two places, the second of which has
+    just what the first one lacks: these become other values.
+    """
+    if len(encoded) > 1:
+        # The version byte is a number to msgpack: with one before each value, all together are the
+        # items of one array. Any that is not what it should be puts the numbers out of place.
+        array = b"\xdd" + (2 * len(encoded)).to_bytes(4, "big")
+        try:
+            values = decode(VERSION_BYTE + array + b"".join(encoded))
+        except DecodeError:
+            values = []  # one by one it comes out which of them is wrong
+        if values[::2] == [WIRE_VERSION] * len(encoded):
+            return values[1::2]  # type: ignore[no-any-return]
+    return [decode(data) for data in encoded]
 
 
 def decode_call(data: bytes, *, rebuild: Rebuild | None = None) -> Call:

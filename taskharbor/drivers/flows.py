@@ -139,6 +139,12 @@ class Flows(Protocol):
         ``limit`` only at the end. Empty for a job without any, or that is not there."""
         ...
 
+    def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
+        """What the predecessors of a job at the positions after + 1, after + 2, … have returned, at
+        most ``limit`` of them. Ends before the first position where nobody is, or whose job has not
+        succeeded or kept no result: ``inputs`` tells more of it."""
+        ...
+
     def flow(self, flow_id: str) -> FlowInfo | None: ...
 
     def list_flows(self, *, cursor: str | None = None, limit: int = 100) -> FlowPage:

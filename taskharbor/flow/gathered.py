@@ -13,7 +13,7 @@ import msgpack
 from taskharbor.errors import DecodeError
 from taskharbor.wiring import Runs
 
-_MARK = b"\xc1taskharbor.gathered"  # no msgpack, and no version of the codec, begins with c1
+MARK = b"\xc1taskharbor.gathered"  # no msgpack, and no version of the codec, begins with c1
 
 
 class Gathered(NamedTuple):
@@ -25,15 +25,15 @@ class Gathered(NamedTuple):
 
     def encode(self) -> bytes:
         packed: bytes = msgpack.packb([self.size, self.allowed])
-        return _MARK + packed
+        return MARK + packed
 
     @classmethod
     def decode(cls, result: bytes) -> Self | None:
         """None for any other result. Raises DecodeError."""
-        if not result.startswith(_MARK):
+        if not result.startswith(MARK):
             return None
         try:
-            size, allowed = msgpack.unpackb(result[len(_MARK) :])
+            size, allowed = msgpack.unpackb(result[len(MARK) :])
             return cls(int(size), tuple((int(first), int(last)) for first, last in allowed))
         except Exception as error:  # msgpack raises a dozen types on hostile bytes
             raise DecodeError(f"the stored result of a join is corrupt ({error})") from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from taskharbor import codec, defaults
 from taskharbor.errors import InputNotReady, PayloadTooLarge, ResultNotStored
-from taskharbor.flow.gathered import Gathered
+from taskharbor.flow.gathered import MARK, Gathered
 from taskharbor.result import cancelled, failed
 from taskharbor.states import Reason, State
 from taskharbor.wiring import Runs, Take, Wiring, within
@@ -18,6 +18,11 @@ from taskharbor.wiring import Runs, Take, Wiring, within
 if TYPE_CHECKING:
     from taskharbor.drivers.base import Outcome
     from taskharbor.drivers.flows import FlowDriver, Input
+
+
+_FIRST_PAGE, _MOST_IN_PAGE = 100, 2_500
+_PAGE_BYTES = 4 << 20
+"""The first page tells how large results are; a store is busy for a millisecond or two with one."""
 
 
 class Arguments(NamedTuple):
@@ -80,17 +85,43 @@ class _Reader:
 
     def values(self, job_id: str, count: int, allowed: Runs) -> list[Any]:
         values: list[Any] = []
-        for given in pages(self._driver, job_id) if count else ():
-            values.append(self._value(job_id, given, within(given.position, allowed)))
-            if len(values) == count:
-                break
-        if len(values) < count:
+        page = _FIRST_PAGE
+        while len(values) < count:
+            wanted = min(page, count - len(values))
+            found = self._driver.input_results(job_id, after=len(values) - 1, limit=wanted)
+            results = _before_joins(found)
+            size = self._taken(results)
+            values += codec.decode_all(results)
+            if len(results) < wanted:
+                self._look_closer(job_id, values, count, allowed)
+            else:
+                page = min(_MOST_IN_PAGE, max(_FIRST_PAGE, _PAGE_BYTES * wanted // size))
+        return values
+
+    def _taken(self, results: list[bytes]) -> int:
+        """How many bytes they are. Raises PayloadTooLarge."""
+        size = sum(map(len, results))
+        self._read += size
+        if self._limit is not None and self._read > self._limit:
+            raise PayloadTooLarge(
+                f"the results that the job takes are over the limit of {self._limit:,} bytes in "
+                "all; store the data elsewhere and return references"
+            )
+        return size
+
+    def _look_closer(self, job_id: str, values: list[Any], count: int, allowed: Runs) -> None:
+        """Append some of what comes next, where there is more to know than a result."""
+        wanted = min(_FIRST_PAGE, count - len(values))
+        found = self._driver.inputs(job_id, after=len(values) - 1, limit=wanted)
+        for given in found:
+            if given.position == len(values):
+                values.append(self._value(job_id, given, within(given.position, allowed)))
+        if len(values) < count and (not found or found[-1].position != len(values) - 1):
             raise InputNotReady(
                 f"job {job_id} has {len(values)} of the {count} predecessors that it takes results "
                 "of; were they deleted?",
                 job_id=job_id,
             )
-        return values
 
     def _value(self, job_id: str, given: Input, allowed: bool) -> Any:
         outcome = given.outcome
@@ -110,16 +141,20 @@ class _Reader:
         )
 
     def _decoded(self, job_id: str, result: bytes) -> Any:
-        self._read += len(result)
-        if self._limit is not None and self._read > self._limit:
-            raise PayloadTooLarge(
-                f"the results that the job takes are over the limit of {self._limit:,} bytes in "
-                "all; store the data elsewhere and return references"
-            )
+        self._taken([result])
         gathered = Gathered.decode(result)
         if gathered is None:
             return codec.decode(result)
         return self.values(job_id, gathered.size, gathered.allowed)
+
+
+def _before_joins(results: list[bytes]) -> list[bytes]:
+    """Those before the first that stands for a list: to read that, one must know whose it is."""
+    if MARK in b"".join(results):
+        for place, result in enumerate(results):
+            if result.startswith(MARK):
+                return results[:place]
+    return results
 
 
 # --- failures -----------------------------------------------------------------------------------

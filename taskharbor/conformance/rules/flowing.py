@@ -144,6 +144,33 @@ class FlowRules(FlowSuite):
         assert first[3].outcome.result == b"result of m3"
         assert driver.inputs("m1") == driver.inputs("nobody") == []
 
+    def test_results_of_inputs_are_read_without_the_rest(self, driver: FlowDriver) -> None:
+        count = 150
+        edges = [f"m{n} -> end" for n in range(count)]
+        store(driver, *edges)
+        succeed(driver, *(f"m{n}" for n in reversed(range(count))))
+        expected = [f"result of m{n}".encode() for n in range(count)]
+        assert driver.input_results("end") == expected
+        assert driver.input_results("end", limit=70) == expected[:70]
+        assert driver.input_results("end", after=63, limit=1) == expected[64:65]
+        assert driver.input_results("end", after=60, limit=80) == expected[61:141]
+        assert driver.input_results("end", after=count - 1) == []
+        assert driver.input_results("m1") == driver.input_results("nobody") == []
+
+    def test_results_of_inputs_end_where_there_is_none(self, driver: FlowDriver) -> None:
+        store(driver, *(f"m{n} ~> end" for n in range(6)))
+        for n, result in ((0, b"0"), (1, b""), (2, None), (3, b"3")):
+            lease = take_one(driver)
+            assert lease.id == f"m{n}"
+            apply(driver, Settlement.succeed(lease.id, lease.fence, result))
+        die(driver, "m4")
+        assert driver.input_results("end") == [b"0", b""]
+        assert driver.input_results("end", after=1) == []
+        assert driver.input_results("end", after=2) == [b"3"]
+        assert driver.input_results("end", after=4) == [], "m5 has not run"
+        driver.requeue(["m1"], states=frozenset({State.SUCCEEDED}))
+        assert driver.input_results("end") == [b"0"]
+
     # --- failure
 
     def test_a_retry_keeps_the_successor_waiting(self, driver: FlowDriver) -> None:

@@ -214,6 +214,10 @@ class MemoryDriver:
         inputs: list[Input] = self._call("inputs", job_id, after, limit)
         return inputs
 
+    def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
+        results: list[bytes] = self._call("input_results", job_id, after, limit)
+        return results
+
     def flow(self, flow_id: str) -> FlowInfo | None:
         info: FlowInfo | None = self._call("flow", flow_id)
         return info

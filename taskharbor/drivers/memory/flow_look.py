@@ -9,6 +9,7 @@ from taskharbor.drivers.flows import EdgePage, FlowInfo, FlowNode, FlowPage, Inp
 from taskharbor.drivers.memory.member import FlowRecord
 from taskharbor.drivers.memory.shelves import Shelves
 from taskharbor.flow.plan import Edge
+from taskharbor.states import State
 
 
 class FlowLook:
@@ -33,6 +34,18 @@ class FlowLook:
             for position, source in sources
             if (record := self._jobs.get(source))  # else it is being pruned
         ]
+
+    def input_results(self, job_id: str, after: int, limit: int) -> list[bytes]:
+        member = self._jobs.member(job_id)
+        incoming = {} if member is None else member.incoming
+        results: list[bytes] = []
+        for position in range(after + 1, after + 1 + limit):
+            record = self._jobs.get(incoming.get(position, ""))
+            outcome = record and record.outcome()
+            if not outcome or outcome.state is not State.SUCCEEDED or outcome.result is None:
+                break
+            results.append(outcome.result)
+        return results
 
     def page(self, below: int | None, limit: int) -> FlowPage:
         newest_first = sorted(self._flows.values(), key=lambda flow: flow.order, reverse=True)

@@ -151,6 +151,10 @@ class Store(JobStore):
         with self._lock:
             return self.flows.look.inputs(job_id, after, limit)
 
+    def input_results(self, now: float, job_id: str, after: int, limit: int) -> list[bytes]:
+        with self._lock:
+            return self.flows.look.input_results(job_id, after, limit)
+
     def flow(self, now: float, flow_id: str) -> FlowInfo | None:
         with self._lock:
             return self.flows.look.info(flow_id)

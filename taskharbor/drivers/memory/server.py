@@ -27,8 +27,8 @@ METHODS = frozenset(
         *("enqueue", "exchange", "held", "retire", "extend", "expired", "promote", "prune"),
         *("cancel", "wait", "results", "wait_results", "lead"),
         *("get", "list_jobs", "queues", "requeue", "delete", "purge", "pause", "resume"),
-        *("enqueue_flow", "inputs", "flow", "list_flows", "flow_nodes", "flow_edges"),
-        *("cancel_flow", "delete_flow"),
+        *("enqueue_flow", "inputs", "input_results", "flow", "list_flows", "flow_nodes"),
+        *("flow_edges", "cancel_flow", "delete_flow"),
     }
 )
 HELLO_SECONDS = 5.0

@@ -52,6 +52,13 @@ class PostgresFlows:
             inputs.append(Input(position, source, stands))
         return inputs
 
+    def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
+        found = self._store.rows(
+            "input_results", id=columns.of_ids([job_id])[0], after=after, until=after + limit
+        )
+        places = enumerate(found, after + 1)
+        return [result for place, (position, result) in places if position == place]
+
     def flow(self, flow_id: str) -> FlowInfo | None:
         found = self._store.rows("flow", id=columns.of_ids([flow_id])[0])
         return rows.to_flow(found[0][1:]) if found else None

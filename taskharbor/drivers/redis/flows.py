@@ -53,6 +53,10 @@ class FlowKeeping:
         rows = self._store.run(self._store.shard_of(job_id), "inputs", (job_id, after, limit))
         return [flow_wire.found_input(row) for row in rows]
 
+    def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
+        shard = self._store.shard_of(job_id)
+        return list(self._store.run(shard, "input_results", (job_id, after, limit)))
+
     def flow(self, flow_id: str) -> FlowInfo | None:
         shard = self._store.shard_of(flow_id)
         rows, _ = self._store.run(shard, "flow", (flow_id, False, 1))

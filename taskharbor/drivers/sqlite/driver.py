@@ -236,6 +236,10 @@ class SQLiteDriver:
         with self._store.reading() as tx:
             return flow_look.inputs(tx, job_id, after, limit)
 
+    def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
+        with self._store.reading() as tx:
+            return flow_look.input_results(tx, job_id, after, limit)
+
     def flow(self, flow_id: str) -> FlowInfo | None:
         with self._store.reading() as tx:
             return flow_look.flow(tx, flow_id)

@@ -82,6 +82,14 @@ def inputs(tx: Tx, job_id: str, after: int, limit: int) -> list[Input]:
     ]
 
 
+def input_results(tx: Tx, job_id: str, after: int, limit: int) -> list[bytes]:
+    try:
+        rows = tx.all(_SQL["input_results"], (job_id, after, after + limit))
+    except UnicodeEncodeError:
+        return []
+    return [result for place, (position, result) in enumerate(rows, after + 1) if position == place]
+
+
 def flow_nodes(tx: Tx, flow_id: str, after: int, limit: int) -> list[FlowNode]:
     try:
         rows = tx.all(_SQL["nodes"], (flow_id, after, limit))

@@ -103,6 +103,50 @@ def test_a_predecessor_that_was_put_back_in_line_is_waited_for() -> None:
     assert b"InputNotReady" in (early.settlement.error or b"")
 
 
+@app.task(max_attempts=1)
+def fail(error: str) -> None:
+    raise ValueError(error)
+
+
+@app.task
+def shown(values: list[Any]) -> list[str]:
+    return [repr(value) if isinstance(value, Exception) else str(value) for value in values]
+
+
+def test_a_long_list_with_failures_and_lists_in_it_keeps_its_order() -> None:
+    members: list[Any] = [same.s(n) for n in range(250)]
+    members[3] = chain(same.s("x"), group(same.s(), same.s()))
+    for n in (0, 120, 121, 249):
+        members[n] = fail.s(f"number {n}")
+    result = (group(members).allow_failure() | shown.s()).delay()
+    testing.drain(app)
+    got = result.get(timeout=0)
+    expected = [str(n) for n in range(250)]
+    expected[3] = "['x', 'x']"
+    for n in (0, 120, 121, 249):
+        assert f"number {n}" in got[n]
+        expected[n] = got[n]
+    assert got == expected
+
+
+def test_pages_shrink_where_results_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+    store: Any = type(app.driver)
+    real = store.input_results
+
+    def noted(self: Any, job_id: str, *, after: int, limit: int) -> Any:
+        limits.append(limit)
+        return real(self, job_id, after=after, limit=limit)
+
+    monkeypatch.setattr(store, "input_results", noted)
+    monkeypatch.setattr("taskharbor.flow.inputs._PAGE_BYTES", 150_000)
+    small = (group(same.s(n % 7) for n in range(1000)) | count.s()).delay()
+    large = (group(same.s("x" * 1000) for _ in range(400)) | count.s()).delay()
+    testing.drain(app)
+    assert (small.get(timeout=0), large.get(timeout=0)) == (1000, 400)
+    assert limits == [100, 900, 100, 149, 149, 2]
+
+
 def test_results_over_the_limit_in_all_make_the_job_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskharbor.flow.inputs._Reader.__init__.__kwdefaults__", {"limit": 5000})
     result = (group(same.s("x" * 1000) for _ in range(5)) | count.s()).delay()
@@ -118,7 +162,7 @@ def test_a_store_that_is_away_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) 
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(type(app.driver), "inputs", away)
+        broken.setattr(type(app.driver), "input_results", away)
         _, ran = testing.drain(app)
     assert ran.settlement.move is Move.SNOOZE
     assert result.state is FlowState.RUNNING

@@ -16,6 +16,13 @@ FROM (
 CROSS JOIN LATERAL (SELECT * FROM th.everything e WHERE e.seq = d.source LIMIT 1) e
 ORDER BY d.position;
 
+-- input_results: id, after (a position), until (the last one) -> position, result; of those with one
+SELECT d.position, e.result
+FROM th.jobs j JOIN th.edges d ON d.target = j.seq JOIN th.ended e ON e.seq = d.source
+WHERE j.id = %(id)s AND d.position > %(after)s AND d.position <= %(until)s
+    AND e.state = 'succeeded' AND e.result IS NOT NULL
+ORDER BY d.position;
+
 -- flow: id -> seq, then the columns of rows.to_flow
 SELECT seq, id, name, sealed, size, cancelled, failed_jobs, succeeded_jobs, dead_jobs,
     cancelled_jobs, created_at, finished_at, expires_at, key, result, parent

@@ -18,6 +18,15 @@ LEFT JOIN th_carried c ON c.seq = j.seq
 {standing}
 WHERE t.id = ? AND g.position > ? ORDER BY g.position LIMIT ?;
 
+-- input_results: id, after which position, up to which -> position, result; of those that have one
+SELECT g.position, e.result
+FROM th_jobs t
+CROSS JOIN th_edges g ON g.target = t.seq
+CROSS JOIN th_ended e ON e.seq = g.source
+WHERE t.id = ? AND g.position > ? AND g.position <= ?
+    AND e.state = 'succeeded' AND e.result IS NOT NULL
+ORDER BY g.position;
+
 -- nodes: flow's id, after which index, how many -> all of a FlowNode
 SELECT n.idx, j.id, j.task,
     {state}, {reason}, n.label, n.errback, n.tolerated
