@@ -95,7 +95,7 @@ class _Reader:
             if len(results) < wanted:
                 self._look_closer(job_id, values, count, allowed)
             else:
-                page = min(_MOST_IN_PAGE, max(_FIRST_PAGE, _PAGE_BYTES * wanted // size))
+                page = min(_MOST_IN_PAGE, max(1, _PAGE_BYTES * wanted // size))
         return values
 
     def _taken(self, results: list[bytes]) -> int:
