@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from taskharbor.drivers.base import Renewal, Want
-from taskharbor.drivers.postgres import PostgresDriver
-from taskharbor.lease import Reservation
+from taskharbor.drivers.postgres import PostgresDriver, connect
+from taskharbor.lease import Reservation, Verdict
 from taskharbor.settlement import Settlement
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
@@ -22,8 +22,11 @@ BATCH = 50
 MOST_ROWS = 20 * BATCH
 """What a node of a plan may look at for a batch. A block of ready has up to 4096 entries, but those
 of jobs already taken don't count as rows."""
-GROW = {"jobs", "ready", "scheduled", "blocked", "ended", "carried", "attempts", "keys", "members"}
-"""Tables that have a row for each job, or more."""
+GROW = {
+    "jobs", "ready", "scheduled", "blocked", "ended", "carried", "attempts", "keys", "members",
+    "leases",
+}  # fmt: skip
+"""Tables that have a row for each job, or more; leases still has one until a vacuum comes by."""
 EXPLAIN = """
 LOAD 'auto_explain';
 SET auto_explain.log_min_duration = 0;
@@ -119,6 +122,23 @@ def test_every_call_of_a_worker_goes_by_index(driver: PostgresDriver, analyzed: 
     plans.check(lambda: driver.delete(ids))
     plans.check(lambda: driver.retire("holder"))
     plans.check(lambda: driver._store.rows("any_ready", queues=["default", "other"]))
+
+
+def test_a_settle_looks_at_its_own_leases_alone(postgres_server: PostgresServer) -> None:
+    """Also when the last vacuum came at a moment without any: it read all leases per settlement."""
+    driver = migrated(postgres_server.url)
+    driver.enqueue([job(f"job-{number}") for number in range(MOST_ROWS + BATCH)])
+    driver.exchange("other", (), Want(("default",), MOST_ROWS, 600.0))
+    leases = driver.exchange("holder", (), Want(("default",), BATCH, 600.0)).reserved
+    driver.close()
+    few_rows = "UPDATE pg_class SET reltuples = 0, relpages = 400 WHERE oid = ANY (%s::regclass[])"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        schema = driver._store.address.schema
+        connection.execute(few_rows, [[f"{schema}.leases", f"{schema}.leases_pkey"]])
+    driver = connect(driver.url)
+    settled = Plans(driver).check(lambda: driver.exchange("holder", _successes(leases)))
+    assert all(one.verdict is Verdict.APPLIED for one in settled.settled)
+    driver.close()
 
 
 def _successes(leases: list[Reservation]) -> list[Settlement]:
