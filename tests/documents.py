@@ -32,7 +32,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 from tests.servers import PostgresServer, RedisServer, scratch_directory
 
-COMMAND_SECONDS = 50
+COMMAND_SECONDS = 240
 STOP_SECONDS = 10
 ROOT = Path(__file__).parents[1]
 

@@ -28,7 +28,7 @@ from taskharbor.settlement import Settlement
 from taskharbor.states import State
 
 QUEUE = "default"
-LEASE = 60.0
+LEASE = 600.0
 _BODY = write_body(Call(b"payload"))
 
 

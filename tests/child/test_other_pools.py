@@ -50,7 +50,7 @@ def test_threads_run_as_many_jobs_at_once_as_there_are_slots(yard: Yard) -> None
 
     @yard.app.task(max_attempts=1)
     def meet() -> int:
-        return together.wait(timeout=30)
+        return together.wait(timeout=90)
 
     yard.app.enqueue_many([meet.s() for _ in range(8)])
     yard.child(pool="thread", slots=4)
@@ -67,7 +67,7 @@ def test_a_loop_runs_as_many_jobs_at_once_as_there_are_slots(yard: Yard) -> None
         most = len(running)
         if most == 50:
             all_in.set()
-        await asyncio.wait_for(all_in.wait(), 30)
+        await asyncio.wait_for(all_in.wait(), 90)
         running.discard(current_job().id)
         return most
 

@@ -38,7 +38,7 @@ def test_a_running_job_may_end_within_the_grace(worker: StartWorker) -> None:
     job = shop.nap.delay(1.0)
     running.wait_noted("started")
     assert running.stop() == ExitCode.OK
-    assert job.get(timeout=1) == "rested"
+    assert job.get(timeout=90) == "rested"
     assert len(running.journal_entries("started")) == 1
 
 

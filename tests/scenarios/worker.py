@@ -18,6 +18,8 @@ from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = "tests.scenarios.shop:app"
+START_SECONDS = 200.0
+"""Three programs start one after the other, and import what they need."""
 _MAIN = (
     "import sys; from taskharbor.worker.config import WorkerConfig; "
     "from taskharbor.worker.run import run_worker; "
@@ -68,7 +70,7 @@ class Worker:
         if ready:
             wait_until(
                 lambda: len(self.children()) == self.config.concurrency,
-                seconds=60,
+                seconds=START_SECONDS,
                 what=f"the children of the worker:\n{self.log()}",
             )
         return self

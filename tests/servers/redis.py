@@ -75,7 +75,7 @@ class RedisServer(ServerProcess):
             port=self.port,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=reply_seconds,
-            socket_connect_timeout=1,
+            socket_connect_timeout=10,
         )
 
     def is_ready(self) -> bool:

@@ -79,7 +79,7 @@ class RedisSentinels:
                 self.master, binary=self._binary, down_after_seconds=self._down_after_seconds
             )
             self.sentinels.append(self._exit.enter_context(sentinel))
-        wait_until(self._all_know, seconds=30, what="the Sentinels to know each other")
+        wait_until(self._all_know, what="the Sentinels to know each other")
         return self
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ def verify_types() -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,  # it also fails for what is merely "ambiguous", see below
-        timeout=50,
+        timeout=280,
     )
     completeness: dict[str, Any] = json.loads(done.stdout)["typeCompleteness"]
     return completeness

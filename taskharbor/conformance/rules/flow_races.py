@@ -26,7 +26,7 @@ from taskharbor.settlement import Settlement
 from taskharbor.states import State
 
 _MEMBERS = {"default": 2_000, "thorough": 10_000}
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 240.0
 
 
 def _members() -> int:

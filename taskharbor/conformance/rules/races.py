@@ -97,7 +97,7 @@ class Racers:
             assert process.stdout is not None
             process.stdin.close()
         for process in self._processes:
-            process.wait(timeout=30)
+            process.wait(timeout=240)
             assert process.stdout is not None
             process.stdout.close()
 
@@ -149,7 +149,7 @@ class RaceRules(Suite):
     def test_nothing_is_reserved_for_a_holder_once_retire_has_answered(
         self, live: InspectableDriver, harness: Harness, racers: Racers
     ) -> None:
-        put(live, *(f"a{number}" for number in range(2000)))
+        put(live, *(f"a{number}" for number in range(4000)))
         holder = new_id()
         answers = racers.run(
             racer.reserve_until_retired, harness.url, holder=holder, retire_after=20
@@ -158,7 +158,7 @@ class RaceRules(Suite):
         taken = sorted(chain.from_iterable(answer["taken"] for answer in answers))
         assert taken == told, "retire answers with every lease, and none comes after it"
         assert sorted(lease.fence for lease in live.held(holder)) == told
-        assert len(told) < 2000, "the race was over before it began"
+        assert len(told) < 4000, "the race was over before it began"
 
     def test_reapers_reclaim_each_lease_once(
         self, live: InspectableDriver, harness: Harness, racers: Racers
@@ -249,7 +249,7 @@ def _check_after_storm(driver: InspectableDriver, logs: list[dict[str, list[Leas
     apply(driver, *(Settlement.succeed(lease.id, lease.fence, None) for lease in last))
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def _wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come"

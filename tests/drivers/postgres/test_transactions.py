@@ -132,7 +132,7 @@ def test_a_settle_that_is_held_up_gives_up_in_time(postgres_server: PostgresServ
             attempt.succeed(None)
         # The statement does not wait on, with the locks of what the task did.
         alone = "SELECT count(*) FROM pg_locks WHERE relation = 'effects'::regclass"
-        wait_until(lambda: run(driver, alone) == [(0,)], seconds=30, what="its locks to go")
+        wait_until(lambda: run(driver, alone) == [(0,)], what="its locks to go")
     with driver.begin(reserved) as attempt:
         effect(driver, attempt.connection, "done")
         attempt.succeed(None)

@@ -71,7 +71,7 @@ def test_ten_processes_open_an_empty_file_at_once(url: str) -> None:
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    answers = [racer.communicate(timeout=30) for racer in racers]
+    answers = [racer.communicate(timeout=240) for racer in racers]
     assert answers == [("True\n", "")] * 10
     with closing(connect(url)) as driver:
         assert None not in driver.results([f"job{number}" for number in range(10)])

@@ -35,7 +35,7 @@ def test_a_signal_waits_until_the_process_has_its_handlers(number: signal.Signal
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         )
     process.send_signal(number)
-    said, _ = process.communicate("go\n", timeout=30)
+    said, _ = process.communicate("go\n", timeout=90)
     assert (said, process.returncode) == ("handled\n", 0)
 
 
