@@ -13,7 +13,7 @@ class TestMemory(Conformance, Flowing):
 
 
 class TestMemoryServer(Conformance, Shared, SharedFlowing):
-    URL = f"memory://{new_id()}?linger=5"
+    URL = f"memory://{new_id()}?linger=5&timeout=60"
 
     @pytest.fixture
     def harness(self) -> Harness:

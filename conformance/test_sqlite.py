@@ -20,7 +20,8 @@ from taskharbor.conformance import (
 
 class SQLiteHarness(Harness):
     def __init__(self, path: Path) -> None:
-        super().__init__(f"sqlite:///{path}")
+        # SQLite's queue for the lock is not fair: 64 racers may hold one up for long.
+        super().__init__(f"sqlite:///{path}?busy_timeout=120")
         self._path = path
 
     @contextmanager

@@ -25,8 +25,8 @@ on_both_stores = pytest.mark.parametrize("url", ["memory", "sqlite"], indirect=T
 @pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if getattr(request, "param", "sqlite") == "memory":
-        return f"memory://scenario-{new_id()}?linger=2"
-    return f"sqlite:///{tmp_path}/jobs.db"
+        return f"memory://scenario-{new_id()}?linger=2&timeout=60"
+    return f"sqlite:///{tmp_path}/jobs.db?busy_timeout=60"
 
 
 @pytest.fixture
