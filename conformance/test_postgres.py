@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from taskharbor import defaults
 from taskharbor.conformance import (
     Conformance,
     Durable,
@@ -27,11 +28,28 @@ class PostgresHarness(Harness):
     def __init__(self, server: PostgresServer, url: str, schema: str) -> None:
         super().__init__(f"{url}?namespace={schema}", reuse=True)
         self._server = server
+        self._schema = schema
+        self._page = defaults.FLOW_PAGE
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         with psycopg.connect(self._server.url) as connection:
             yield connection
+
+    def page_flows_by(self, size: int) -> None:
+        if size != defaults.FLOW_PAGE:
+            self._set_page(size)
+
+    def _set_page(self, size: int) -> None:
+        self._page = size
+        page = f"CREATE OR REPLACE FUNCTION {self._schema}.flow_page() RETURNS integer"
+        with psycopg.connect(self._server.url) as connection:
+            connection.execute(f"{page} LANGUAGE sql IMMUTABLE AS 'SELECT {size}'".encode())
+
+    def close(self) -> None:
+        super().close()
+        if self._page != defaults.FLOW_PAGE:  # the schema serves other tests as well
+            self._set_page(defaults.FLOW_PAGE)
 
     def crash(self) -> None:
         self._server.kill()

@@ -1,11 +1,13 @@
 """The Redis driver, on servers whose append-only file survives a kill: Redis 6.2, Redis 7 and a
 Cluster of three nodes."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from taskharbor.conformance import Conformance, Durable, Harness, Shared, SharedFlowing
+from taskharbor.drivers.redis import scripts
 from taskharbor.ids import new_id
 from tests.servers.redis import RedisCluster, RedisServer, debian_binary
 from tests.waiting import wait_until
@@ -15,12 +17,40 @@ from tests.waiting import wait_until
 # loses what was acknowledged.)
 AOF = "no"
 
+# What one call moves of flows, and how many edges of a job are stored together.
+_PAGE = re.compile(rb"local PAGE = \d+")
+_EDGES = re.compile(rb"local PAGE_EDGES = \d+")
 
-class RedisHarness(Harness):
+
+class ScriptsHarness(Harness):
+    """Its store moves in scripts."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url}?namespace={new_id()}")
+        self._patches = pytest.MonkeyPatch()
+
+    def page_flows_by(self, size: int) -> None:
+        read = scripts._read
+
+        def with_page(name: str) -> bytes:
+            text = _PAGE.sub(b"local PAGE = %d" % size, read(name))
+            return _EDGES.sub(b"local PAGE_EDGES = %d" % min(size, 64), text)
+
+        assert b"local PAGE = %d " % size in with_page("flows")
+        self._patches.setattr(scripts, "_read", with_page)
+        scripts.load.cache_clear()
+
+    def close(self) -> None:
+        super().close()
+        self._patches.undo()
+        scripts.load.cache_clear()
+
+
+class RedisHarness(ScriptsHarness):
     """A namespace of its own on ``server``."""
 
     def __init__(self, server: RedisServer) -> None:
-        super().__init__(f"{server.url}?namespace={new_id()}")
+        super().__init__(server.url)
         self._server = server
 
     def crash(self) -> None:
@@ -29,11 +59,11 @@ class RedisHarness(Harness):
         self._server.start()
 
 
-class ClusterHarness(Harness):
+class ClusterHarness(ScriptsHarness):
     """A namespace of its own, in the slot that its name says."""
 
     def __init__(self, cluster: RedisCluster) -> None:
-        super().__init__(f"{cluster.url}?namespace={new_id()}")
+        super().__init__(cluster.url)
         self._cluster = cluster
 
     def crash(self) -> None:

@@ -60,6 +60,12 @@ class Canvas(Generic[R_co]):
         check_part("a chain", other)
         return Chain((*Chain.steps_of(self), *Chain.steps_of(other)))
 
+    if not TYPE_CHECKING:  # a type checker shall say what is wrong with `1 | add.s()`
+
+        def __ror__(self, other: object) -> None:
+            """Raises InvalidCall: ``other`` is no part of a flow, or it would have been asked."""
+            check_part("a chain", other)
+
     def link(self, callback: Canvas[Any]) -> Self:
         """A copy that also starts ``callback``, with its result, when it has succeeded. What
         becomes of that is not waited for by what comes after this. Raises InvalidCall."""

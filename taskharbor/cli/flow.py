@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskharbor.cli import flow_view
 from taskharbor.cli.exits import Exit
 from taskharbor.cli.options import store_options
-from taskharbor.cli.output import iso, local, print_json, print_table
+from taskharbor.cli.output import local, print_json, print_table
 from taskharbor.cli.paging import whole_page
 from taskharbor.cli.target import open_app
-from taskharbor.flow.plan import FlowState
+from taskharbor.errors import JobNotFound
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
-    from taskharbor.drivers.flows import FlowDriver, FlowInfo
-    from taskharbor.flow.drawing import Drawing
-
-_FOLLOW_SECONDS = 0.5
-_OVER = {FlowState.SUCCEEDED: Exit.OK, FlowState.FAILED: Exit.FAILED}
+    from taskharbor.drivers.flows import FlowDriver
+    from taskharbor.flow.result import FlowResult
 
 
 @click.group()
@@ -48,13 +46,13 @@ def list_flows(
             lambda after, most: driver.list_flows(cursor=after, limit=most), cursor, limit
         )
     if as_json:
-        print_json({"flows": [shape(info) for info in flows], "cursor": cursor})
+        print_json({"flows": [flow_view.shape(info) for info in flows], "cursor": cursor})
         return
     if not flows:
         click.echo("There are no flows.")
         return
     rows = [
-        (info.id, info.name, str(info.state), _count(info), local(info.created_at))
+        (info.id, info.name, str(info.state), flow_view.count_done(info), local(info.created_at))
         for info in flows
     ]
     print_table(("ID", "NAME", "STATE", "DONE", "STORED"), rows)
@@ -83,17 +81,19 @@ def inspect(
       taskharbor flow inspect 01a200915b15b65dc5cae7213906 --follow
       taskharbor flow inspect 01a200915b15b65dc5cae7213906 --dot | dot -Tsvg > flow.svg
     """
-    with open_app(url, app_path) as app:
+    if follow and form is not None:
+        raise click.UsageError(f"--follow draws a tree; leave out --{form}, or --follow")
+    with open_app(url, app_path) as app, _asked_for(app, flow_id) as asked:
         if follow:
-            _follow(app, flow_id, as_json)
+            flow_view.follow(asked, as_json=as_json)
             return
-        drawing = app.flow(flow_id).graph()
+        drawing = asked.graph()
     if as_json:
-        print_json(_whole_shape(drawing))
+        print_json(flow_view.whole_shape(drawing))
     elif form is not None:
         click.echo(drawing.mermaid() if form == "mermaid" else drawing.dot())
     else:
-        click.echo(_picture(drawing))
+        click.echo(flow_view.picture(drawing))
 
 
 @flow.command()
@@ -109,8 +109,8 @@ def watch(flow_id: str, url: str | None, app_path: str | None, as_json: bool) ->
     Example:
       taskharbor flow watch 01a200915b15b65dc5cae7213906
     """
-    with open_app(url, app_path) as app:
-        _follow(app, flow_id, as_json)
+    with open_app(url, app_path) as app, _asked_for(app, flow_id) as asked:
+        flow_view.follow(asked, as_json=as_json)
 
 
 @flow.command()
@@ -128,8 +128,8 @@ def cancel(flow_id: str, url: str | None, app_path: str | None, as_json: bool) -
     """
     from taskharbor.drivers.base import CancelVerdict
 
-    with open_app(url, app_path) as app:
-        verdict = app.flow(flow_id).cancel()
+    with open_app(url, app_path) as app, _asked_for(app, flow_id) as asked:
+        verdict = asked.cancel()
     finished = verdict is CancelVerdict.FINISHED
     if as_json:
         print_json({"id": flow_id, "verdict": str(verdict)})
@@ -154,8 +154,8 @@ def retry(flow_id: str, url: str | None, app_path: str | None, as_json: bool) ->
     Example:
       taskharbor flow retry 01a200915b15b65dc5cae7213906
     """
-    with open_app(url, app_path) as app:
-        count = app.flow(flow_id).retry_failed()
+    with open_app(url, app_path) as app, _asked_for(app, flow_id) as asked:
+        count = asked.retry_failed()
     if as_json:
         print_json({"id": flow_id, "requeued": count})
     elif count:
@@ -198,84 +198,18 @@ def delete(flow_id: str, url: str | None, app_path: str | None, as_json: bool) -
         click.get_current_context().exit(Exit.NOT_FOUND if missing else Exit.REFUSED)
 
 
-# --- shapes and pictures --------------------------------------------------------------------------
-
-
-def shape(info: FlowInfo) -> dict[str, Any]:
-    """A flow's head, as ``--json`` prints it; see docs/cli.md."""
-    return {
-        "id": info.id,
-        "name": info.name,
-        "state": str(info.state),
-        "size": info.size,
-        "done": sum(info.finished.values()),
-        "finished": {str(state): count for state, count in info.finished.items()},
-        "created_at": iso(info.created_at),
-        "finished_at": iso(info.finished_at),
-        "expires_at": iso(info.expires_at),
-        "idempotency_key": info.idempotency_key,
-        "result_job": info.result,
-        "parent_job": info.parent,
-    }
-
-
-def _whole_shape(drawing: Drawing) -> dict[str, Any]:
-    nodes = [
-        {
-            "id": node.id,
-            "task": node.task,
-            "label": node.label,
-            "state": str(node.state),
-            "reason": str(node.reason),
-            "errback": node.errback,
-            "tolerated": node.tolerated,
-        }
-        for node in drawing.nodes
-    ]
-    edges = [
-        {"from": edge.source, "to": edge.target, "kind": str(edge.kind)} for edge in drawing.edges
-    ]
-    return shape(drawing.info) | {"nodes": nodes, "edges": edges}
-
-
-def _picture(drawing: Drawing) -> str:
-    return f"{_headline(drawing.info)}\n\n{drawing.tree()}"
-
-
-def _headline(info: FlowInfo) -> str:
-    done = sum(info.finished.values())
-    width = 24
-    filled = width * done // info.size if info.size else width
-    bar = "█" * filled + "░" * (width - filled)
-    name = f" {info.name}" if info.name else ""
-    return f"{info.id}{name}  {bar}  {_count(info)}  {info.state}"
-
-
-def _count(info: FlowInfo) -> str:
-    return f"{sum(info.finished.values()):,}/{info.size:,}"
-
-
-def _follow(app: TaskHarbor, flow_id: str, as_json: bool) -> None:
-    """Draw until the flow has ended; then exit as it did."""
-    drawn = 0
-    terminal = sys.stdout.isatty() and not as_json
-    while True:
-        drawing = app.flow(flow_id).graph()
-        over = drawing.info.finished_at is not None
-        if terminal:
-            # Back to the top of the last picture: it is drawn over, not below.
-            up = f"\x1b[{drawn}F\x1b[J" if drawn else ""
-            picture = _picture(drawing)
-            drawn = picture.count("\n") + 1
-            click.echo(up + picture)
-        if over:
-            break
-        time.sleep(_FOLLOW_SECONDS)
-    if as_json:
-        print_json(_whole_shape(drawing))
-    elif not terminal:
-        click.echo(_picture(drawing))
-    click.get_current_context().exit(_OVER.get(drawing.info.state, Exit.FAILED))
+@contextmanager
+def _asked_for(app: TaskHarbor, flow_id: str) -> Iterator[FlowResult[Any]]:
+    """The flow; where there is none, but a job with this id, that is what is said."""
+    try:
+        yield app.flow(flow_id)
+    except JobNotFound as error:
+        job = app.driver.get(flow_id)
+        if job is None:
+            raise
+        of = f"of flow {job.flow}" if job.flow else "of no flow"
+        message = f"{flow_id} is no flow but a job, {of}; taskharbor inspect shows it"
+        raise JobNotFound(message, job_id=flow_id) from error
 
 
 def _flows(app: TaskHarbor) -> FlowDriver:

@@ -57,6 +57,13 @@ class Harness:
         """
         self.close()
 
+    def page_flows_by(self, size: int) -> None:
+        """From here to ``close``, one call moves at most ``size`` edges and jobs of flows.
+
+        For a store that has this number elsewhere than in ``defaults.FLOW_PAGE``, which the suite
+        changes itself. One that can't be changed keeps its own.
+        """
+
     def transaction(self) -> AbstractContextManager[Any]:
         """An open transaction of the caller's own, for ``Transactional``: committed when the block
         ends, rolled back when it raises."""

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskharbor import defaults
-from taskharbor.errors import JobNotFound
 from taskharbor.flow.plan import EdgeKind
+from taskharbor.flow.reading import edges_of, no_flow, nodes_of
 from taskharbor.states import State
 
 if TYPE_CHECKING:
@@ -24,8 +23,20 @@ if TYPE_CHECKING:
 FOLD_OVER = 6
 """How many jobs that are alike are drawn one by one."""
 
-_IN_MERMAID = str.maketrans({'"': "#quot;", "\\": "#92;", "\n": "<br/>", "\r": ""})
-"""A label in quotes has no escapes but these; a backslash before an n would break the line."""
+_IN_MERMAID = str.maketrans(
+    {
+        '"': "#quot;",
+        "\\": "#92;",
+        "#": "#35;",
+        "<": "#lt;",
+        ">": "#gt;",
+        "&": "#amp;",
+        "\n": "<br/>",
+        "\r": "",
+    }
+)
+"""A label in quotes is HTML, and has no escapes but these; a backslash before an n would break the
+line."""
 
 _SIGNS = {
     State.SUCCEEDED: "✓",
@@ -153,20 +164,12 @@ def read_drawing(driver: FlowDriver, flow_id: str) -> Drawing:
     """Raises JobNotFound."""
     info = driver.flow(flow_id)
     if info is None:
-        raise JobNotFound(f"there is no flow {flow_id}", job_id=flow_id)
-    nodes: list[FlowNode] = []
-    while page := driver.flow_nodes(
-        flow_id, after=nodes[-1].number if nodes else -1, limit=defaults.BATCH
-    ):
-        nodes += page
-    edges: list[Edge] = []
-    cursor: str | None = None
-    while True:
-        found = driver.flow_edges(flow_id, cursor=cursor, limit=defaults.BATCH)
-        edges += found.edges
-        cursor = found.cursor
-        if cursor is None:
-            return Drawing(info, tuple(nodes), tuple(edges))
+        raise no_flow(flow_id)
+    nodes = tuple(nodes_of(driver, flow_id))
+    # A flow that is being stored or pruned has edges to jobs that were not there, or not any more.
+    there = {node.id for node in nodes}
+    edges = (edge for edge in edges_of(driver, flow_id) if there.issuperset(edge[:2]))
+    return Drawing(info, nodes, tuple(edges))
 
 
 def _arrows(bunches: Sequence[Bunch]) -> Iterator[tuple[int, Bunch]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
-from taskharbor.canvas import NO_TIES, Canvas, Ties
+from taskharbor import defaults
+from taskharbor.canvas import NO_TIES, Canvas, Ties, check_part
 from taskharbor.errors import InvalidCall, InvalidJob
 from taskharbor.flow.composed import Composed
 from taskharbor.options import CallOptions
@@ -46,12 +47,15 @@ class Graph(Composed[Any]):
 
     Its value is that of ``result``; without one, of the only node that no other waits for; where
     there are several such, the list of theirs, in the order they were added. Where a value comes
-    into a graph, in a chain, it goes to the nodes that wait for no other.
+    into a graph, in a chain, it goes to the nodes that wait for no other. Raises InvalidCall for a
+    ``result`` that is no name.
     """
 
     __slots__ = ("name", "nodes", "result")
 
     def __init__(self, name: str = "", *, result: str | None = None) -> None:
+        if result is not None and not isinstance(result, str):
+            raise InvalidCall(f"a graph's result is {result!r}; use the name of one node")
         self.name = name
         self.result = result
         self.nodes: dict[str, GraphNode] = {}
@@ -74,11 +78,10 @@ class Graph(Composed[Any]):
         before its own arguments; a list of names stands for the list of their values. ``after``:
         nodes that it only waits for. Nodes may be named before they are added. Raises InvalidCall.
         """
-        check_name("the name of a node", name)
+        check_name("the name of a node", name, most=defaults.MAX_FLOW_NAME_CHARS)
         if name in self.nodes:
             raise InvalidCall(f"graph {self.name!r} has a node {name!r} already; take another name")
-        if not isinstance(call, Canvas):
-            raise InvalidCall(f"node {name!r} is {call!r}; write a call down with task.s(...)")
+        check_part(f"node {name!r}", call)
         for given in (after, inputs):
             if isinstance(given, str):
                 raise InvalidCall(f"node {name!r} waits for {given!r}; put that in a list")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from taskharbor import apps, defaults
-from taskharbor.errors import JobNotFound
+from taskharbor import apps
 from taskharbor.flow.inputs import pages
 from taskharbor.flow.plan import FlowState
+from taskharbor.flow.reading import no_flow, nodes_of
 from taskharbor.result import AsyncResult
-from taskharbor.states import Reason, State
+from taskharbor.states import State
 
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
@@ -116,7 +116,7 @@ class FlowResult(Generic[R]):
         """The flow's head, as the store has it. Raises JobNotFound."""
         info = self._driver.flow(self.id)
         if info is None:
-            raise _not_found(self.id)
+            raise no_flow(self.id)
         return info
 
     @property
@@ -145,10 +145,7 @@ class FlowResult(Generic[R]):
 
     def nodes(self) -> Iterator[FlowNode]:
         """All jobs of the flow in order, read page by page."""
-        driver, after = self._driver, -1
-        while page := driver.flow_nodes(self.id, after=after, limit=defaults.BATCH):
-            yield from page
-            after = page[-1].number
+        return nodes_of(self._driver, self.id)
 
     @property
     def children(self) -> list[AsyncResult[Any]]:
@@ -169,7 +166,7 @@ class FlowResult(Generic[R]):
 
         verdict = self._driver.cancel_flow(self.id)
         if verdict is CancelVerdict.NOT_FOUND:
-            raise _not_found(self.id)
+            raise no_flow(self.id)
         return verdict
 
     def revoke(self) -> CancelVerdict:
@@ -178,8 +175,11 @@ class FlowResult(Generic[R]):
 
     def retry_failed(self) -> int:
         """Put the jobs that failed or were cancelled back in line, with all their attempts: what
-        waits for them comes back too. Where a job failed with a flow that it had started, so is
-        that flow's. How many. Raises JobNotFound."""
+        waits for them comes back too, and so does what a cancel of the flow had skipped. Where a
+        job failed with a flow that it had started, that flow is retried. How many. Raises
+        JobNotFound."""
+        from taskharbor.flow.retrying import retry_failed
+
         self.info()
         return retry_failed(self._driver, self.id)
 
@@ -233,40 +233,6 @@ class GroupResult(FlowResult[list[R]], Generic[R]):
         """How many members have succeeded."""
         inputs = pages(self._driver, self.result.id)
         return sum(given.outcome.state is State.SUCCEEDED for given in inputs)
-
-
-def retry_failed(driver: FlowDriver, flow_id: str) -> int:
-    """See ``FlowResult.retry_failed``."""
-    requeued, after = 0, -1
-    while page := driver.flow_nodes(flow_id, after=after, limit=defaults.BATCH):
-        after = page[-1].number
-        for_again = [node.id for node in page if _ended_by_itself(node)]
-        for job_id in for_again:
-            job = driver.get(job_id)
-            if job is not None and job.awaits is not None:
-                requeued += retry_failed(driver, job.awaits)
-        if for_again:
-            states = frozenset({State.DEAD, State.CANCELLED})
-            verdicts = driver.requeue(for_again, states=states)
-            requeued += sum(verdict == "requeued" for verdict in verdicts)
-    return requeued
-
-
-def _ended_by_itself(node: FlowNode) -> bool:
-    """Without success, and not because of what came before it."""
-    if node.errback and node.state is not State.DEAD:
-        return False
-    return node.state is State.DEAD or (
-        node.state is State.CANCELLED and node.reason is not Reason.UPSTREAM
-    )
-
-
-def _not_found(flow_id: str) -> JobNotFound:
-    return JobNotFound(
-        f"there is no flow {flow_id}: it was never stored here, was deleted, or ended longer ago "
-        "than its tasks keep records (keep_succeeded, keep_cancelled, keep_dead)",
-        job_id=flow_id,
-    )
 
 
 def _unpickle(

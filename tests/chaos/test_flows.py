@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.flow_storm import FlowPlan, FlowStorm
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_killed_flows_end_as_they_must(
     flow_site: str, seed: int, long_form: bool, tmp_path: Path
 ) -> None:

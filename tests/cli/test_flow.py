@@ -1,12 +1,16 @@
 """``taskharbor flow``: pages of flows, pictures of one, and what operators do to them."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from taskharbor import TaskHarbor, chain, chord, group, testing
+from taskharbor.cli.flow_view import fitted
 from taskharbor.drivers.base import InspectableDriver
 from taskharbor.flow.result import FlowResult
 from tests.cli.conftest import Run
@@ -155,3 +159,46 @@ def test_a_flow_that_is_not_there_is_said_to_be_so(run: Run) -> None:
     for words in (("inspect",), ("cancel",), ("retry",), ("watch",), ("delete",)):
         result = run("flow", *words, "nothing", code=3)
         assert "there is no flow nothing" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["inspect", "watch", "cancel", "retry"])
+def test_the_id_of_a_job_is_said_to_be_one(
+    run: Run, stored: FlowResult[Any], app: TaskHarbor, command: str
+) -> None:
+    member = stored.children[0].id
+    said = run("flow", command, member, code=3)
+    assert f"{member} is no flow but a job, of flow {stored.id}" in said.stderr
+    alone = app.tasks["shop.price"].delay(1).id
+    assert f"{alone} is no flow but a job, of no flow" in run("flow", command, alone, code=3).stderr
+
+
+@pytest.mark.parametrize("form", ["--mermaid", "--dot"])
+def test_no_other_picture_than_a_tree_follows_a_flow(
+    run: Run, stored: FlowResult[Any], form: str
+) -> None:
+    said = run("flow", "inspect", stored.id, "--follow", form, code=2)
+    assert f"leave out {form}" in said.stderr
+
+
+def test_a_picture_that_follows_a_flow_fits_the_terminal() -> None:
+    picture = "\n".join(f"{number} {'x' * 100}" for number in range(30))
+    lines = fitted(picture, 20, 10).splitlines()
+    assert len(lines) == 9  # and the cursor's
+    assert max(map(len, lines)) == 19
+    assert lines[-1] == "… and 22 more lines"
+    assert fitted("one\ntwo", 20, 10) == "one\ntwo"
+
+
+def test_a_terminal_of_another_encoding_gets_what_it_can_show(
+    stored: FlowResult[Any], url: str
+) -> None:
+    command = [sys.executable, "-m", "taskharbor", "flow", "inspect", stored.id, "--url", url]
+    said = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    text = said.stdout.decode("latin-1")
+    assert "? shop.price × 10 [10 ready]" in text

@@ -159,6 +159,10 @@ class FlowCornerRules(FlowSuite):
         assert states(driver) == {"a": "ready", "oops": "blocked"}
         die(driver, "a")
         assert states(driver) == {"a": "dead", "oops": "ready"}
+        driver.requeue(["a"])
+        succeed(driver, "oops", "a")
+        assert states(driver) == {"a": "succeeded", "oops": "cancelled"}
+        assert info(driver).finished_at is not None
 
     def test_a_flow_has_not_ended_while_pages_of_it_are_to_be_moved(
         self, driver: FlowDriver
@@ -225,6 +229,28 @@ class FlowCornerRules(FlowSuite):
             pass
         assert driver.flow(FLOW) is None
         assert driver.results(["a", "b", "end"]) == [None] * 3
+
+    def test_results_of_siblings_are_kept_until_a_late_retry_succeeds(
+        self, driver: FlowDriver, clock: ManualClock
+    ) -> None:
+        at_once = {"retention": Retention(0, 0, 0)}
+        store(driver, "a -> end", "b -> end", fields={"a": at_once, "b": at_once})
+        leases = {lease.id: lease for lease in take(driver, 2)}
+        later = 8 * 86_400.0
+        apply(
+            driver,
+            Settlement.succeed("a", leases["a"].fence, b"result of a"),
+            Settlement.retry("b", leases["b"].fence, delay=later, error=b"not yet"),
+        )
+        quiesce(driver)
+        clock.advance(later)
+        while driver.prune(100):
+            pass
+        quiesce(driver)
+        succeed(driver, "b")
+        assert take_one(driver).id == "end"
+        given = [(one.job_id, one.outcome.result) for one in driver.inputs("end")]
+        assert given == [("a", b"result of a"), ("b", b"result of b")]
 
     def test_a_member_that_expired_in_line_is_requeued(
         self, driver: FlowDriver, clock: ManualClock

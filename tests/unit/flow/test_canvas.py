@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,9 +22,12 @@ from taskharbor import (
     testing,
 )
 from taskharbor.canvas import Canvas
+from taskharbor.drivers.flows import FlowDriver, FlowNode
 from taskharbor.errors import ConfigurationError, InvalidCall, InvalidJob, ResultNotStored
 from taskharbor.flow.builder import Group
+from taskharbor.flow.drawing import read_drawing
 from taskharbor.flow.plan import FlowState
+from taskharbor.flow.storing import flows_of
 from taskharbor.middleware import Enqueue, EnqueueRequest, Middleware
 
 app = TaskHarbor("memory://", name="canvas", max_attempts=1)
@@ -426,6 +429,9 @@ def test_what_goes_in_is_checked_before_anything_is_stored() -> None:
     [
         lambda part: chain(add.s(1), part),
         lambda part: add.s(1) | part,
+        lambda part: part | add.s(1),
+        lambda part: part | group(add.s(1), add.s(2)),
+        lambda part: Graph("parts").add("a", part),
         lambda part: group(add.s(1), add.s(2)) | part,
         lambda part: add.s(1).link(part),
         lambda part: add.s(1).on_error(part),
@@ -541,15 +547,23 @@ def test_a_name_that_a_store_could_not_hold_is_refused(name: Any) -> None:
         group(add.s(1)).apply_async(name=name)
 
 
-def test_the_name_of_a_flow_has_at_most_255_characters() -> None:
+def test_the_names_of_a_flow_and_its_nodes_have_at_most_255_characters() -> None:
     result = group(add.s(1)).apply_async(name="n" * 255)
     assert result.info().name == "n" * 255
     with pytest.raises(InvalidCall, match="has 256 characters; use at most 255"):
         group(add.s(1)).apply_async(name="n" * 256)
     graph = Graph("n" * 256)
-    graph.add("a", add.s(1))
+    graph.add("a" * 255, add.s(1))
     with pytest.raises(InvalidCall, match="has 256 characters; use at most 255"):
         graph.delay()
+    with pytest.raises(InvalidCall, match="has 256 characters; use at most 255"):
+        graph.add("a" * 256, add.s(1))
+
+
+@pytest.mark.parametrize("result", [["a"], 1, b"a"])
+def test_a_graph_s_result_is_the_name_of_one_node(result: Any) -> None:
+    with pytest.raises(InvalidCall, match="use the name of one node"):
+        Graph("results", result=result)
 
 
 @pytest.mark.parametrize(
@@ -574,6 +588,27 @@ def test_a_label_cannot_break_out_of_its_place_in_mermaid() -> None:
     first, *others = drawing.nodes
     drawing = replace(drawing, nodes=(first._replace(label="two\nlines"), *others))
     assert f'["○ two<br/>lines: {add.name}"]' in drawing.mermaid()
+    inner = first._replace(label="", task="shop.make.<locals>.a&b")
+    drawing = replace(drawing, nodes=(inner, *others))
+    assert '["○ shop.make.#lt;locals#gt;.a#amp;b"]' in drawing.mermaid()
+
+
+def test_a_flow_whose_jobs_are_not_all_there_is_drawn() -> None:
+    """It is being stored, or pruned: its edges are read after its nodes."""
+    result = chain(add.s(1), add.s(1), add.s(1)).delay()
+    driver = flows_of(app)
+    _, *others = driver.flow_nodes(result.id)
+
+    class Partly:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(driver, name)
+
+        def flow_nodes(self, flow_id: str, *, after: int, limit: int) -> list[FlowNode]:
+            return [node for node in others if node.number > after]
+
+    drawing = read_drawing(cast("FlowDriver", Partly()), result.id)
+    assert len(drawing.edges) == 1
+    assert drawing.tree().count(add.name) == 2
 
 
 def test_a_flow_result_pickles() -> None:

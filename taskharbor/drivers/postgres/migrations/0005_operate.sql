@@ -355,7 +355,10 @@ DECLARE
     name text;
     place text;
 BEGIN
-    PERFORM th.flows_lock(p_ids, NULL);
+    -- Those that these jobs once gave their work to as well: a flow that ends while one of them is
+    -- blocked again would not see it.
+    PERFORM th.flows_lock(p_ids, ARRAY(SELECT c.awaits FROM th.jobs j JOIN th.carried c USING (seq)
+        WHERE j.id = ANY (p_ids) AND c.awaits IS NOT NULL));
     FOREACH name IN ARRAY p_ids LOOP
         SELECT * INTO job FROM th.jobs WHERE id = name;
         IF NOT FOUND THEN

@@ -98,7 +98,10 @@ end
 
 -- The agenda ----------------------------------------------------------------------------------
 
-local agenda, places = {}, {} -- [{name, cursor, flow}...]; name -> its place there
+-- [{name, cursor, flow}...]; name -> its place there. A script has few locals left, so the agenda has
+-- fields: `walking`, the name of the errand that is being walked, which its flow counts until it is
+-- done; `unread`, whether there may be more stored than was read.
+local agenda, places = {}, {}
 local first_errand = 1
 local agenda_is_stored -- nil: not looked
 local stored_errands = {} -- name -> true: what is stored of the agenda, as far as it was read
@@ -127,7 +130,7 @@ end
 -- What is there twice is walked once more from the start; the flow counts it once.
 local function put_errand(name, flow)
   if flow.s.o then return end
-  if place_errand(name, 0, flow.id) and not is_stored(name) then
+  if place_errand(name, 0, flow.id) and name ~= agenda.walking and not is_stored(name) then
     flow.s.g = (flow.s.g or 0) + 1
     flow.dirty = true
   end
@@ -137,7 +140,7 @@ end
 local function load_agenda()
   local stored = redis.call('ZRANGE', prefix .. 'a', 0, PAGE - 1, 'WITHSCORES')
   local new = agenda
-  agenda, places = {}, {}
+  agenda, places = {unread = #stored == 2 * PAGE}, {}
   for i = 1, #stored, 2 do
     local name = stored[i]
     stored_errands[name] = true
@@ -383,7 +386,9 @@ local function advance()
     first_errand = first_errand + 1
     if flow and not flow.s.o then
       local walk = string.sub(errand.name, 1, 1) == 'f' and walk_jobs or walk_edges
+      agenda.walking = errand.name
       walked, cursor = walk(string.sub(errand.name, 2), errand.cursor, left)
+      agenda.walking = nil
       if cursor then
         place_errand(errand.name, cursor, errand.flow)
         break
@@ -397,12 +402,14 @@ local function advance()
     left = left - math.max(walked, 1)
     if not (places[errand.name] >= first_errand) and is_stored(errand.name) then
       zput('a', errand.name, false)
+      stored_errands[errand.name] = false
     end
   end
   return PAGE - math.max(left, 0)
 end
 
-local function is_busy() return first_errand <= #agenda end
+-- Where just a page was stored it may say so once too often.
+local function is_busy() return agenda.unread or first_errand <= #agenda end
 
 -- Flows ---------------------------------------------------------------------------------------
 
