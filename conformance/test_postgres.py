@@ -1,6 +1,6 @@
 """The Postgres driver: on Postgres 18, on 15, and through PgBouncer in transaction mode."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,10 +16,25 @@ from taskharbor.conformance import (
     Shared,
     SharedFlowing,
     Transactional,
+    TransactionalFlowSettle,
 )
 from taskharbor.ids import new_id
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
+
+WAYS_OUT = (
+    "COMMIT",
+    "ROLLBACK",
+    "COMMIT AND CHAIN",
+    "COMMIT; BEGIN",
+    "COMMIT; BEGIN; SELECT pg_current_xact_id()",
+    "COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ",
+    "COMMIT; BEGIN ISOLATION LEVEL SERIALIZABLE",
+)
+
+
+def _executes(statement: str) -> Callable[[Any], None]:
+    return lambda connection: connection.execute(statement)
 
 
 class PostgresHarness(Harness):
@@ -30,6 +45,8 @@ class PostgresHarness(Harness):
         self._server = server
         self._schema = schema
         self._page = defaults.FLOW_PAGE
+        self._effects = f"{schema}_effects"
+        self._wrote = False
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -46,10 +63,30 @@ class PostgresHarness(Harness):
         with psycopg.connect(self._server.url) as connection:
             connection.execute(f"{page} LANGUAGE sql IMMUTABLE AS 'SELECT {size}'".encode())
 
+    def write(self, connection: Any, what: str) -> None:
+        self._wrote = True
+        self._run(f"CREATE TABLE IF NOT EXISTS {self._effects} (what text)")
+        connection.execute(f"INSERT INTO {self._effects} VALUES (%s)", (what,))
+
+    def written(self) -> list[str]:
+        assert self._wrote
+        return sorted(what for (what,) in self._run(f"SELECT what FROM {self._effects}"))
+
+    def ways_out(self) -> Mapping[str, Callable[[Any], None]]:
+        return {statement: _executes(statement) for statement in WAYS_OUT}
+
     def close(self) -> None:
         super().close()
         if self._page != defaults.FLOW_PAGE:  # the schema serves other tests as well
             self._set_page(defaults.FLOW_PAGE)
+        if self._wrote:
+            self._run(f"DROP TABLE {self._effects}")
+            self._wrote = False
+
+    def _run(self, statement: str) -> list[Any]:
+        with psycopg.connect(self._server.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def crash(self) -> None:
         self._server.kill()
@@ -64,19 +101,31 @@ def schema() -> str:
     return "th_" + new_id()
 
 
-class TestPostgres(Conformance, Shared, Durable, Transactional, Migrates, SharedFlowing):
+class AllParts(
+    Conformance,
+    Shared,
+    Durable,
+    Transactional,
+    TransactionalFlowSettle,
+    Migrates,
+    SharedFlowing,
+):
+    """Postgres can all that a driver may say it can."""
+
+
+class TestPostgres(AllParts):
     @pytest.fixture
     def harness(self, postgres_server: PostgresServer, schema: str) -> Harness:
         return PostgresHarness(postgres_server, postgres_server.url, schema)
 
 
-class TestPostgres15(Conformance, Shared, Durable, Transactional, Migrates, SharedFlowing):
+class TestPostgres15(AllParts):
     @pytest.fixture
     def harness(self, postgres15_server: PostgresServer, schema: str) -> Harness:
         return PostgresHarness(postgres15_server, postgres15_server.url, schema)
 
 
-class TestPgBouncer(Conformance, Shared, Durable, Transactional, Migrates, SharedFlowing):
+class TestPgBouncer(AllParts):
     @pytest.fixture
     def harness(
         self, postgres15_server: PostgresServer, pgbouncer_server: PgBouncer, schema: str

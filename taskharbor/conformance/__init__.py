@@ -36,6 +36,8 @@ from taskharbor.conformance.parts import (  # noqa: E402
     Shared,
     SharedFlowing,
     Transactional,
+    TransactionalFlowSettle,
+    TransactionalSettle,
 )
 
 __all__ = [
@@ -47,5 +49,7 @@ __all__ = [
     "Shared",
     "SharedFlowing",
     "Transactional",
+    "TransactionalFlowSettle",
+    "TransactionalSettle",
     "empty",
 ]

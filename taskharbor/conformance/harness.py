@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -69,6 +70,26 @@ class Harness:
         ends, rolled back when it raises."""
         raise NotImplementedError(
             "the driver says transactional_enqueue: give its harness a transaction()"
+        )
+
+    # --- for TransactionalSettle ----------------------------------------------------------------
+
+    def write(self, connection: Any, what: str) -> None:
+        """Write ``what`` down as a task would, through the ``connection`` of its transaction."""
+        raise NotImplementedError("the driver says transactional_settle: give its harness write()")
+
+    def written(self) -> list[str]:
+        """All that was written down in this test and is committed, sorted."""
+        raise NotImplementedError(
+            "the driver says transactional_settle: give its harness written()"
+        )
+
+    def ways_out(self) -> Mapping[str, Callable[[Any], None]]:
+        """By name, the ways in which a task may end its transaction through its ``connection``:
+        to commit it, to roll it back, to begin another one after that, also one that does not see
+        what others commit, if the store has such."""
+        raise NotImplementedError(
+            "the driver says transactional_settle: give its harness ways_out()"
         )
 
 

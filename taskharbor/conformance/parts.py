@@ -30,10 +30,15 @@ from taskharbor.conformance.rules.reserving import ReserveRules
 from taskharbor.conformance.rules.seeds import SeedRules
 from taskharbor.conformance.rules.settling import SettleRules
 from taskharbor.conformance.rules.timing import LeadRules, PromoteRules, RetentionRules
+from taskharbor.conformance.rules.transacting import (
+    TransactionalFlowRules,
+    TransactionalSettleRules,
+)
 from taskharbor.conformance.rules.verdicts import StateRules, VerdictRules
 from taskharbor.conformance.rules.waiting import ResultRules, WaitRules
 from taskharbor.conformance.support import Suite
 from taskharbor.drivers.base import Capabilities, InspectableDriver
+from taskharbor.drivers.base import Transactional as Settles
 
 
 class Shared(SharingRules, RaceRules):
@@ -46,6 +51,16 @@ class Durable(DurableRules):
 
 class Transactional(TransactionalRules):
     """For ``Capabilities.transactional_enqueue``; the harness gives a ``transaction``."""
+
+
+class TransactionalSettle(TransactionalSettleRules):
+    """For ``Capabilities.transactional_settle``; the harness gives ``write``, ``written`` and
+    ``ways_out``."""
+
+
+class TransactionalFlowSettle(TransactionalSettle, TransactionalFlowRules):
+    """For ``Capabilities.transactional_settle`` and ``flows``: in place of
+    ``TransactionalSettle``."""
 
 
 class Migrates(MigratableRules):
@@ -110,6 +125,8 @@ class Conformance(
             shared=isinstance(self, Shared),
             durable=isinstance(self, Durable),
             transactional_enqueue=isinstance(self, Transactional),
+            transactional_settle=isinstance(self, TransactionalSettle),
             migrates=isinstance(self, Migrates),
             flows=isinstance(self, Flowing),
         )
+        assert driver.capabilities.transactional_settle == isinstance(driver, Settles)

@@ -47,6 +47,7 @@ class Capabilities:
     ``shared``: other processes see the same jobs through the same URL.
     ``durable``: an acknowledged enqueue survives kill -9 of every process, the store's included.
     ``transactional_enqueue``: ``enqueue(connection=...)`` joins the caller's transaction.
+    ``transactional_settle``: it implements :class:`Transactional`, and ``transactional_enqueue``.
     ``migrates``: it implements :class:`Migratable` and must be migrated before use.
     ``flows``: it implements :class:`taskharbor.drivers.flows.Flows`.
     """
@@ -54,6 +55,7 @@ class Capabilities:
     shared: bool = False
     durable: bool = False
     transactional_enqueue: bool = False
+    transactional_settle: bool = False
     migrates: bool = False
     flows: bool = False
 

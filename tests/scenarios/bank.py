@@ -11,10 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 import psycopg
 
-from taskharbor import Fixed, State, TaskHarbor, current_job
+from taskharbor import Fixed, State, TaskHarbor, chord, current_job
+from taskharbor.canvas import Canvas
+from taskharbor.flow.plan import FlowState
 from tests.scenarios.worker import Worker
 
 app = TaskHarbor(name="bank", backoff=Fixed(0.02), max_attempts=1000, max_losses=1000)
@@ -26,6 +29,7 @@ CREATE SCHEMA bank;
 CREATE TABLE bank.accounts (number int PRIMARY KEY, cents bigint NOT NULL);
 -- Not unique: a movement that is booked twice shall show.
 CREATE TABLE bank.movements (job text, attempt int, source int, target int, cents bigint);
+CREATE TABLE bank.tallies (day int, step text, cents bigint);
 """
 
 
@@ -44,6 +48,24 @@ def transfer(connection: psycopg.Connection, source: int, target: int, cents: in
     )
     if job.attempt == 1 and cents % 10 == 0:
         raise LookupError("not this time")
+    return cents
+
+
+@app.task(transactional=True)
+def tally(connection: psycopg.Connection, amounts: list[int], day: int) -> int:
+    """When all movements of a day are booked."""
+    return _write_down(connection, day, "tally", sum(amounts))
+
+
+@app.task(transactional=True)
+def close_day(connection: psycopg.Connection, cents: int, day: int) -> int:
+    """When they are tallied."""
+    return _write_down(connection, day, "close", cents)
+
+
+def _write_down(connection: psycopg.Connection, day: int, step: str, cents: int) -> int:
+    connection.execute("INSERT INTO bank.tallies VALUES (%s, %s, %s)", (day, step, cents))
+    connection.execute("SELECT pg_sleep(random() * 0.02)")
     return cents
 
 
@@ -82,6 +104,14 @@ class Books:
     attempts: int = 0
     losses: int = 0
     seconds: float = 0.0
+    tallies: Counter[tuple[int, str, int]] = field(default_factory=Counter)
+    days: Counter[tuple[int, str, int]] = field(default_factory=Counter)
+    """What ``tallies`` has to be: by day and step, the sum of its movements, once."""
+
+
+def _day(day: int, ordered: list[Movement]) -> Canvas[int]:
+    movements = [transfer.s(one.source, one.target, one.cents) for one in ordered]
+    return chord(movements, tally.s(day)) | close_day.s(day)
 
 
 class Bank:
@@ -131,9 +161,39 @@ class Bank:
                 [transfer.s(one.source, one.target, one.cents) for one in orders]
             )
         ]
+        self._weather(books, start_worker, every_seconds, deadline_seconds)
+        self._audit(books, dict(zip(ids, orders, strict=True)))
+        return books
+
+    def ride_out_days(
+        self,
+        start_worker: Callable[[], Worker],
+        *,
+        days: int,
+        movements: int,
+        every_seconds: float,
+        deadline_seconds: float,
+    ) -> Books:
+        """The same with flows: so many ``movements`` a day, tallied when all are booked, and then
+        the day is closed."""
+        books = Books(days * movements)
+        orders = [[self._order() for _ in range(movements)] for _ in range(days)]
+        flows = [_day(day, ordered).delay() for day, ordered in enumerate(orders)]
+        self._weather(books, start_worker, every_seconds, deadline_seconds)
+        books.succeeded = sum(flow.state is FlowState.SUCCEEDED for flow in flows)
+        self._audit_days(books, orders)
+        return books
+
+    def _weather(
+        self,
+        books: Books,
+        start_worker: Callable[[], Worker],
+        every_seconds: float,
+        deadline_seconds: float,
+    ) -> None:
         worker = start_worker()
         began = time.monotonic()
-        left = jobs + 1
+        left = inf
         while (now_left := self._unfinished()) and time.monotonic() - began < deadline_seconds:
             time.sleep(self._rng.uniform(0.5, 1.5) * every_seconds)
             if not worker.children() or now_left >= left:
@@ -145,15 +205,13 @@ class Bank:
                 worker.wait()
                 worker = start_worker()
         books.seconds = time.monotonic() - began
-        self._audit(books, dict(zip(ids, orders, strict=True)))
-        return books
 
     def _order(self) -> Movement:
         source, target = self._rng.sample(range(ACCOUNTS), 2)
         return Movement(source, target, self._rng.randint(1, 500))
 
     def _unfinished(self) -> int:
-        waiting = (State.READY, State.SCHEDULED, State.RUNNING)
+        waiting = (State.READY, State.SCHEDULED, State.RUNNING, State.BLOCKED)
         return sum(queue.counts[state] for queue in app.driver.queues() for state in waiting)
 
     # --- the storm ------------------------------------------------------------------------------
@@ -199,8 +257,27 @@ class Bank:
         booked = [(job, Movement(*movement)) for job, *movement in rows]
         times = Counter(job for job, _ in booked)
         books.booked_once = sum(times[job] == 1 and orders[job] == one for job, one in booked)
+        self._audit_accounts(books, list(orders.values()))
+
+    def _audit_days(self, books: Books, orders: list[list[Movement]]) -> None:
+        everything = [order for ordered in orders for order in ordered]
+        rows = self._connection.execute("SELECT source, target, cents FROM bank.movements")
+        booked = Counter(Movement(*movement) for movement in rows)
+        books.booked_once = (booked & Counter(everything)).total() - (
+            booked - Counter(everything)
+        ).total()
+        tallies = self._connection.execute("SELECT day, step, cents FROM bank.tallies")
+        books.tallies = Counter((day, step, cents) for day, step, cents in tallies)
+        books.days = Counter(
+            (day, step, sum(order.cents for order in ordered))
+            for day, ordered in enumerate(orders)
+            for step in ("tally", "close")
+        )
+        self._audit_accounts(books, everything)
+
+    def _audit_accounts(self, books: Books, orders: list[Movement]) -> None:
         right = dict.fromkeys(range(ACCOUNTS), OPENING_CENTS)
-        for order in orders.values():
+        for order in orders:
             right[order.source] -= order.cents
             right[order.target] += order.cents
         accounts = self._connection.execute("SELECT number, cents FROM bank.accounts")

@@ -40,6 +40,11 @@ def noop(number: int) -> None:
     pass
 
 
+@app.task(store_result=False, keep_succeeded=5.0)
+def forgotten(number: int) -> None:
+    pass
+
+
 @app.task
 def noted(number: int = 0) -> int:
     note("ran", number=number)

@@ -46,7 +46,12 @@ class PostgresDriver(PostgresFlows):
     """Jobs in one schema of a database. Safe to share between threads, not across a fork."""
 
     capabilities = Capabilities(
-        shared=True, durable=True, transactional_enqueue=True, migrates=True, flows=True
+        shared=True,
+        durable=True,
+        transactional_enqueue=True,
+        transactional_settle=True,
+        migrates=True,
+        flows=True,
     )
 
     def __init__(self, address: Address, clock: Clock | None = None) -> None:

@@ -20,11 +20,13 @@ from taskharbor import (
     Snooze,
     TaskFailed,
     TaskHarbor,
+    chord,
     current_job,
     testing,
 )
 from taskharbor.drivers.base import Want
 from taskharbor.errors import ConfigurationError, JobNotRunning
+from taskharbor.flow.plan import FlowState
 from taskharbor.info import JobInfo
 from taskharbor.lease import Guard, Reservation
 from taskharbor.settlement import Settlement
@@ -233,6 +235,82 @@ def test_jobs_enqueued_in_the_transaction_share_its_fate(shop: Shop) -> None:
     first.delay()
     testing.drain(shop.app)
     assert [job is not None for job in shop.driver.results(ids)] == [False, True]
+
+
+def test_members_and_callbacks_of_flows_can_be_transactional(shop: Shop) -> None:
+    @shop.app.task(transactional=True, name="demo.member", max_attempts=2, backoff=Fixed(0))
+    def member(connection: psycopg.Connection, number: int) -> int:
+        job = current_job()
+        shop.write(connection, f"member {number}, attempt {job.attempt}")
+        if job.attempt == 1 and number == 1:
+            raise LookupError
+        return number
+
+    @shop.app.task(transactional=True, name="demo.callback")
+    def callback(connection: psycopg.Connection, numbers: list[int]) -> int:
+        shop.write(connection, f"callback {numbers}")
+        return sum(numbers)
+
+    @shop.app.task(name="demo.plain")
+    def plain(total: int) -> int:
+        return 10 * total
+
+    result = (chord([member.s(n) for n in range(3)], callback.s()) | plain.s()).delay()
+    testing.drain(shop.app)
+    assert result.get(timeout=0) == 30
+    members = ["member 0, attempt 1", "member 1, attempt 2", "member 2, attempt 1"]
+    assert shop.effects == ["callback [0, 1, 2]", *members]
+
+
+def test_a_member_that_commits_by_itself_ends_its_flow(shop: Shop) -> None:
+    @shop.app.task(transactional=True, name="demo.own_way")
+    def own_way(connection: psycopg.Connection) -> None:
+        connection.execute("COMMIT")
+
+    @shop.app.task(name="demo.after")
+    def after(nothing: None) -> None:
+        raise AssertionError
+
+    result = (own_way.s() | after.s()).delay()
+    testing.drain(shop.app)
+    assert result.state is FlowState.FAILED
+    with pytest.raises(TaskFailed, match="did not keep to its transaction"):
+        result.get(timeout=0)
+
+
+def test_a_flow_enqueued_in_the_transaction_shares_its_fate(shop: Shop) -> None:
+    @shop.app.task(name="demo.step")
+    def step(number: int) -> int:
+        return number + 1
+
+    flows = []
+
+    @shop.app.task(transactional=True, name="demo.starter", max_attempts=2, backoff=Fixed(0))
+    def starter(connection: psycopg.Connection) -> None:
+        flows.append((step.s(1) | step.s()).apply_async(connection=connection))
+        if current_job().attempt == 1:
+            raise LookupError
+
+    starter.delay()
+    testing.drain(shop.app)
+    undone, kept = flows
+    assert kept.get(timeout=0) == 3
+    with pytest.raises(LookupError):
+        undone.info()
+
+
+def test_a_transactional_task_can_t_hand_its_work_to_a_flow(shop: Shop) -> None:
+    @shop.app.task(name="demo.other")
+    def other() -> None: ...
+
+    def hands_over(connection: psycopg.Connection) -> Any:
+        shop.write(connection, "never")
+        return other.s() | other.si()
+
+    info = shop.run(hands_over)
+    assert (info.state, shop.effects) == (State.DEAD, [])
+    assert info.error is not None
+    assert "enqueue the flow with connection=" in info.error.message
 
 
 def test_a_task_called_inside_another_shares_its_transaction(shop: Shop) -> None:
