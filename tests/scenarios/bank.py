@@ -143,6 +143,12 @@ class Bank:
         mine = self._connection.info.backend_pid
         return self._connection.execute(active, (f"%{statement}%", mine)).fetchone() is not None
 
+    def connections(self) -> int:
+        """Of workers, as they are now."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'taskharbor'"
+        (count,) = self._connection.execute(query).fetchone() or (0,)
+        return int(count)
+
     def ride_out(
         self,
         start_worker: Callable[[], Worker],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -40,6 +41,8 @@ from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
 
 RETIRED_SECONDS = 86_400.0
+PRUNE_ANEW_SECONDS = 60.0
+"""Records that came to lie before the place where pruning goes on wait for this long at most."""
 
 
 class PostgresDriver(PostgresFlows):
@@ -59,6 +62,8 @@ class PostgresDriver(PostgresFlows):
         self._store = Store(address, clock)
         self._waiting = Waiting(self._store)
         self._transactions = Transactions(self._store)
+        self._prune_from: float | None = None
+        self._prune_anew_at = 0.0
 
     def close(self) -> None:
         self._transactions.close()
@@ -141,7 +146,11 @@ class PostgresDriver(PostgresFlows):
         return Promoted(moved, due, busy or (due is not None and due <= now), now)
 
     def prune(self, limit: int) -> int:
-        ((pruned,),) = self._store.rows("prune", now=self._store.now, limit=limit)
+        if time.monotonic() >= self._prune_anew_at:
+            self._prune_from = None
+            self._prune_anew_at = time.monotonic() + PRUNE_ANEW_SECONDS
+        arguments = {"now": self._store.now, "from": self._prune_from, "limit": limit}
+        ((pruned, self._prune_from),) = self._store.rows("prune", **arguments)
         return int(pruned)
 
     def cancel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from taskharbor.clock import Clock
 from taskharbor.drivers.postgres import PostgresDriver, connect
 from taskharbor.ids import new_id
 from taskharbor.message import Call, Message, write_body
@@ -15,10 +16,10 @@ def a_namespace() -> str:
     return "th_" + new_id()
 
 
-def migrated(url: str, **options: str) -> PostgresDriver:
+def migrated(url: str, *, clock: Clock | None = None, **options: str) -> PostgresDriver:
     """A driver on a schema of its own."""
     query = "&".join(f"{name}={value}" for name, value in options.items())
-    driver = connect(f"{url}?namespace={a_namespace()}&{query}".rstrip("&"))
+    driver = connect(f"{url}?namespace={a_namespace()}&{query}".rstrip("&"), clock=clock)
     driver.migrate()
     return driver
 

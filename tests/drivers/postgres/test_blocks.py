@@ -8,12 +8,16 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from taskharbor.clock import ManualClock
 from taskharbor.drivers.base import JobFilter, Want
 from taskharbor.drivers.postgres import PostgresDriver
+from taskharbor.message import Retention
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
+
+BRIEFLY = Retention(60.0, 60.0, 60.0)
 
 
 @pytest.fixture
@@ -96,6 +100,29 @@ def test_a_held_snapshot_does_not_make_reserves_step_over_what_was_taken(
         # looked at: by `held`, by the listing, and by `expired` twice.
         assert entries_read(driver, "leases_pkey") - before <= 10 * 4 * 2 * 4096
         assert entries_read(driver, "leases") == 0
+
+
+def test_a_held_snapshot_does_not_make_prune_step_over_what_was_pruned(
+    postgres_server: PostgresServer,
+) -> None:
+    clock = ManualClock()
+    driver = migrated(postgres_server.url, clock=clock)
+    with psycopg.connect(postgres_server.url) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT 1")
+        for turn in range(4):
+            driver.enqueue([job(f"{turn}-{number}", retention=BRIEFLY) for number in range(500)])
+            while ids(driver, 100):
+                clock.advance(0.1)
+            clock.advance(BRIEFLY.succeeded)
+            before = entries_read(driver, "ended_prune_at")
+            while driver.prune(100):
+                pass
+            # (Each page would read past all that was pruned: 10 000 entries in the last turn. Once
+            # a minute one does.)
+            assert entries_read(driver, "ended_prune_at") - before <= 5000
+        assert driver.list_jobs(JobFilter()).jobs == []
+    driver.close()
 
 
 def entries_read(driver: PostgresDriver, relation: str) -> int:

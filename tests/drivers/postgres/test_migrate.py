@@ -4,13 +4,17 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner, Result
 
+from taskharbor.cli.root import cli
 from taskharbor.drivers.postgres import connect, schema
 from taskharbor.errors import SchemaMismatch
 from tests.drivers.postgres.support import a_namespace, job, migrated
+from tests.scenarios.worker import Worker
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -90,4 +94,40 @@ def test_the_script_does_what_migrate_does(postgres_server: PostgresServer) -> N
         connection.execute(driver.script().encode())
     assert (driver.version(), driver.pending(), driver.script()) == (LATEST, [], "")
     assert driver.enqueue([job("a")])[0].created
+    driver.close()
+
+
+def test_the_command_checks_prints_and_migrates(postgres_server: PostgresServer) -> None:
+    url = f"{postgres_server.url}?namespace={a_namespace()}"
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(cli, ["migrate", "--url", url, *words])
+
+    steps = [step.name for step in schema.migrations()]
+    check = run("--check")
+    assert (check.exit_code, check.stdout.split()) == (1, steps)
+    script = run("--sql").stdout
+    assert run("--check").exit_code == 1  # looking changed nothing
+    with psycopg.connect(postgres_server.url) as connection:
+        connection.execute(script.encode())
+    assert (run("--check").exit_code, run().stdout, run("--sql").stdout) == (
+        0,
+        "Nothing to do.\n",
+        "",
+    )
+
+
+def test_a_worker_refuses_a_schema_newer_than_its_code(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """At once, and by saying what to do: it could only do harm, or try for ever."""
+    driver = migrated(postgres_server.url)
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        insert = f"INSERT INTO {driver._store.address.schema}.migrations VALUES (9999, 'later')"
+        connection.execute(insert.encode())
+    worker = Worker(driver.url, tmp_path)
+    with worker:
+        worker.start(ready=False)
+        assert worker.wait(60) != 0
+    assert "upgrade TaskHarbor" in worker.log()
     driver.close()

@@ -223,7 +223,11 @@ BEGIN
     now := at;
 END $$;
 
-CREATE FUNCTION th.prune(p_now double precision, p_limit integer) RETURNS integer
+-- What is over since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the next
+-- time. What comes to lie before that (its transaction was slow, a clock was set back) is found by a call
+-- from NULL. The way from there may be long: over all that was pruned while somebody holds an old snapshot.
+CREATE FUNCTION th.prune(p_now double precision, p_from double precision, p_limit integer,
+    OUT pruned integer, OUT upto double precision)
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -231,23 +235,27 @@ AS $$
 DECLARE
     at double precision := th.clock(p_now);
     seqs bigint[];
-    pruned integer;
     removed integer;
 BEGIN
     WITH over AS (
-        SELECT seq FROM th.ended WHERE prune_at <= at ORDER BY prune_at
+        SELECT seq FROM th.ended
+        WHERE prune_at >= coalesce(p_from, '-infinity') AND prune_at <= at ORDER BY prune_at
         LIMIT p_limit FOR UPDATE SKIP LOCKED
     ), gone AS (
-        DELETE FROM th.ended e USING over o WHERE e.seq = o.seq RETURNING e.seq, e.state
+        DELETE FROM th.ended e USING over o WHERE e.seq = o.seq
+        RETURNING e.seq, e.state, e.prune_at
     ), counted AS (
         INSERT INTO th.counts (queue, state, jobs)
         SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
         GROUP BY j.queue, g.state
     )
-    SELECT array_agg(seq) FROM gone INTO seqs;
+    SELECT array_agg(seq), max(prune_at) FROM gone INTO seqs, upto;
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (seqs)));
     PERFORM th.forget(seqs);
     pruned := coalesce(cardinality(seqs), 0);
+    IF pruned < p_limit THEN
+        upto := at;
+    END IF;
     pruned := pruned + th.flows_prune(at, p_limit - pruned);
     DELETE FROM th.tombstones WHERE id IN (SELECT id FROM th.tombstones WHERE prune_at <= at
         ORDER BY prune_at LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
@@ -264,7 +272,7 @@ BEGIN
         INSERT INTO th.counts (queue, state, jobs)
         SELECT queue, state, sum(jobs) FROM folded GROUP BY queue, state HAVING sum(jobs) <> 0;
     END IF;
-    RETURN pruned + removed;
+    pruned := pruned + removed;
 END $$;
 
 CREATE FUNCTION th.cancel(p_now double precision, p_ids text[], p_reason text)

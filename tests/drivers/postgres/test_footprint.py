@@ -1,0 +1,73 @@
+"""What calls cost the server besides their time: row versions, repetitions, listeners."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from taskharbor.drivers.base import Renewal, Want
+from taskharbor.drivers.postgres.store import CONFLICTS
+from taskharbor.errors import StoreUnavailable
+from tests.drivers.postgres.support import job, migrated
+from tests.servers.postgres import PostgresServer
+from tests.waiting import wait_until
+
+
+def test_a_heartbeat_touches_no_index(postgres_server: PostgresServer) -> None:
+    """Its row versions stay on their page (HOT), whatever it brings along but progress."""
+    with closing(migrated(postgres_server.url)) as driver:
+        driver.enqueue([job(f"j{number}") for number in range(10)])
+        leases = driver.exchange("holder", (), Want(("default",), 10, 30.0)).reserved
+        renewals = [Renewal(lease.id, lease.fence) for lease in leases]
+        for turn in range(4):
+            driver.extend("holder", renewals, 60.0 + turn)
+        name = f"'{driver._store.address.schema}.leases'::regclass"
+        count = f"SELECT pg_stat_get_tuples_updated({name}), pg_stat_get_tuples_hot_updated({name})"
+        with driver._store.connections.lend() as connection:
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            assert connection.execute(count.encode()).fetchone() == (40, 40)
+
+
+@pytest.mark.parametrize("lost", [2, CONFLICTS])
+def test_a_call_that_lost_to_another_is_sent_again_a_few_times(
+    postgres_server: PostgresServer, lost: int
+) -> None:
+    with closing(migrated(postgres_server.url)) as driver:
+        sent = []
+
+        def step(connection: psycopg.Connection) -> str:
+            sent.append(connection)
+            if len(sent) <= lost:
+                connection.execute("DO $$ BEGIN RAISE deadlock_detected; END $$")
+            return "done"
+
+        if lost < CONFLICTS:
+            assert driver._store.call(step) == "done"
+        else:
+            with pytest.raises(StoreUnavailable, match="again and again"):
+                driver._store.call(step)
+        assert len(sent) == min(lost + 1, CONFLICTS)
+
+
+def test_with_notify_off_nobody_listens_and_jobs_are_found(
+    postgres_server: PostgresServer,
+) -> None:
+    deaf = migrated(postgres_server.url, notify="off", application_name="deaf")
+    with (
+        closing(deaf) as driver,
+        psycopg.connect(postgres_server.url, autocommit=True) as look,
+    ):
+        waiter = threading.Thread(target=driver.wait, args=(("default",), 60.0))
+        waiter.start()
+        looks = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'deaf'"
+        wait_until(lambda: look.execute(looks).fetchone() != (0,), what="it to look")
+        driver.enqueue([job("a")])
+        waiter.join(40)
+        assert not waiter.is_alive()
+        listens = looks + " AND query LIKE 'LISTEN%'"
+        assert look.execute(listens).fetchone() == (0,)
+        table = f"SELECT count(*) FROM {driver._store.address.schema}.waiters"
+        assert look.execute(table.encode()).fetchone() == (0,)
