@@ -16,7 +16,7 @@ from math import inf
 import psycopg
 
 from taskharbor import Fixed, State, TaskHarbor, chord, current_job
-from taskharbor.canvas import Canvas
+from taskharbor.flow.composed import Composed
 from taskharbor.flow.plan import FlowState
 from tests.scenarios.worker import Worker
 
@@ -109,7 +109,7 @@ class Books:
     """What ``tallies`` has to be: by day and step, the sum of its movements, once."""
 
 
-def _day(day: int, ordered: list[Movement]) -> Canvas[int]:
+def _day(day: int, ordered: list[Movement]) -> Composed[int]:
     movements = [transfer.s(one.source, one.target, one.cents) for one in ordered]
     return chord(movements, tally.s(day)) | close_day.s(day)
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,7 +13,6 @@ from taskharbor.cli.root import cli
 from taskharbor.drivers.postgres import connect, schema
 from taskharbor.errors import SchemaMismatch
 from tests.drivers.postgres.support import a_namespace, job, migrated
-from tests.scenarios.worker import Worker
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -115,19 +113,3 @@ def test_the_command_checks_prints_and_migrates(postgres_server: PostgresServer)
         "Nothing to do.\n",
         "",
     )
-
-
-def test_a_worker_refuses_a_schema_newer_than_its_code(
-    postgres_server: PostgresServer, tmp_path: Path
-) -> None:
-    """At once, and by saying what to do: it could only do harm, or try for ever."""
-    driver = migrated(postgres_server.url)
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        insert = f"INSERT INTO {driver._store.address.schema}.migrations VALUES (9999, 'later')"
-        connection.execute(insert.encode())
-    worker = Worker(driver.url, tmp_path)
-    with worker:
-        worker.start(ready=False)
-        assert worker.wait(60) != 0
-    assert "upgrade TaskHarbor" in worker.log()
-    driver.close()
