@@ -1,5 +1,6 @@
 """The Postgres driver: on Postgres 18, on 15, and through PgBouncer in transaction mode."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -47,6 +48,7 @@ class PostgresHarness(Harness):
         self._page = defaults.FLOW_PAGE
         self._effects = f"{schema}_effects"
         self._wrote = False
+        self._writing = threading.Lock()
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
@@ -64,8 +66,10 @@ class PostgresHarness(Harness):
             connection.execute(f"{page} LANGUAGE sql IMMUTABLE AS 'SELECT {size}'".encode())
 
     def write(self, connection: Any, what: str) -> None:
-        self._wrote = True
-        self._run(f"CREATE TABLE IF NOT EXISTS {self._effects} (what text)")
+        with self._writing:  # by several threads
+            if not self._wrote:
+                self._run(f"CREATE TABLE {self._effects} (what text)")
+                self._wrote = True
         connection.execute(f"INSERT INTO {self._effects} VALUES (%s)", (what,))
 
     def written(self) -> list[str]:
