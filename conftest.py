@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long",
         action="store_true",
-        help="the long form of chaos and soak tests: more seeds, more time",
+        help="the long form: more seeds, more time, more servers",
     )
     chaos = parser.getgroup("chaos", "storms over real stores")
     chaos.addoption("--seeds", type=int, default=1, help="how many storms over each store")
@@ -44,6 +44,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["memory", "sqlite", "redis", "postgres"],
         help="only over this store; may be given several times",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked as long runs with ``--long``."""
+    if not config.getoption("long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

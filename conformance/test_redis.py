@@ -1,13 +1,25 @@
-"""The Redis driver, on servers whose append-only file survives a kill: Redis 6.2, Redis 7 and a
-Cluster of three nodes."""
+"""The Redis driver, on servers whose append-only file survives a kill: Redis 6.2, Redis 7, and a
+namespace in shards over a Cluster of three nodes.
+
+With --long also the two that lie between: shards on one server, and one shard in a Cluster.
+"""
 
 import re
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
-from taskharbor.conformance import Conformance, Durable, Harness, Shared, SharedFlowing
+from taskharbor.conformance import (
+    Conformance,
+    Durable,
+    Harness,
+    ShardedFlowing,
+    Shared,
+    SharedFlowing,
+)
 from taskharbor.drivers.redis import scripts
+from taskharbor.drivers.redis.shards import hashed
 from taskharbor.ids import new_id
 from tests.servers.redis import RedisCluster, RedisServer, debian_binary
 from tests.waiting import wait_until
@@ -21,13 +33,19 @@ AOF = "no"
 _PAGE = re.compile(rb"local PAGE = \d+")
 _EDGES = re.compile(rb"local PAGE_EDGES = \d+")
 
+SHARDS = 6
 
-class ScriptsHarness(Harness):
-    """Its store moves in scripts."""
+class NamespaceHarness(Harness):
+    """A namespace of its own, in ``shards``. It moves in scripts."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(f"{url}?namespace={new_id()}")
+    def __init__(self, url: str, shards: int) -> None:
+        super().__init__(f"{url}?namespace={new_id()}&shards={shards}")
+        self._shards = shards
         self._patches = pytest.MonkeyPatch()
+
+    def beside(self, name: str) -> str:
+        names = (f"{name}-{number}" for number in count())
+        return next(one for one in names if hashed(one, self._shards) == self._shards - 1)
 
     def page_flows_by(self, size: int) -> None:
         read = scripts._read
@@ -46,11 +64,9 @@ class ScriptsHarness(Harness):
         scripts.load.cache_clear()
 
 
-class RedisHarness(ScriptsHarness):
-    """A namespace of its own on ``server``."""
-
-    def __init__(self, server: RedisServer) -> None:
-        super().__init__(server.url)
+class RedisHarness(NamespaceHarness):
+    def __init__(self, server: RedisServer, shards: int = 1) -> None:
+        super().__init__(server.url, shards)
         self._server = server
 
     def crash(self) -> None:
@@ -59,11 +75,11 @@ class RedisHarness(ScriptsHarness):
         self._server.start()
 
 
-class ClusterHarness(ScriptsHarness):
-    """A namespace of its own, in the slot that its name says."""
+class ClusterHarness(NamespaceHarness):
+    """The namespace's slots are those that its name says."""
 
-    def __init__(self, cluster: RedisCluster) -> None:
-        super().__init__(cluster.url)
+    def __init__(self, cluster: RedisCluster, shards: int) -> None:
+        super().__init__(cluster.url, shards)
         self._cluster = cluster
 
     def crash(self) -> None:
@@ -113,7 +129,21 @@ class TestRedis7(Conformance, Shared, Durable, SharedFlowing):
         return RedisHarness(server7)
 
 
-class TestRedisCluster(Conformance, Shared, Durable, SharedFlowing):
+class TestRedisCluster(Conformance, Shared, Durable, SharedFlowing, ShardedFlowing):
     @pytest.fixture
     def harness(self, cluster: RedisCluster) -> Harness:
-        return ClusterHarness(cluster)
+        return ClusterHarness(cluster, SHARDS)
+
+
+@pytest.mark.long
+class TestRedisClusterOneShard(Conformance, Shared, Durable, SharedFlowing):
+    @pytest.fixture
+    def harness(self, cluster: RedisCluster) -> Harness:
+        return ClusterHarness(cluster, 1)
+
+
+@pytest.mark.long
+class TestRedisShards(Conformance, Shared, Durable, SharedFlowing, ShardedFlowing):
+    @pytest.fixture
+    def harness(self, server: RedisServer) -> Harness:
+        return RedisHarness(server, SHARDS)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from taskharbor import defaults
 from taskharbor.clock import Clock
+from taskharbor.conformance.sharding import InOneShard
 from taskharbor.drivers import registry
 from taskharbor.drivers.base import InspectableDriver, JobFilter, Migratable
 from taskharbor.drivers.flows import FlowDriver, FlowInfo
@@ -29,6 +30,8 @@ class Harness:
 
     def __init__(self, url: str, *, reuse: bool = False) -> None:
         self.url = url
+        self.in_one_shard = False
+        """Set by the suite for rules about jobs that lie together."""
         self._reuse = reuse
         self._clock: Clock | None = None
         self._drivers: list[InspectableDriver] = []
@@ -41,6 +44,8 @@ class Harness:
         self._drivers.append(driver)
         if isinstance(driver, Migratable) and driver.capabilities.migrates:
             driver.migrate()
+        if self.in_one_shard and driver.capabilities.sharded:
+            return cast("InspectableDriver", InOneShard(driver, self.beside))
         return driver
 
     def close(self) -> None:
@@ -64,6 +69,11 @@ class Harness:
         For a store that has this number elsewhere than in ``defaults.FLOW_PAGE``, which the suite
         changes itself. One that can't be changed keeps its own.
         """
+
+    def beside(self, name: str) -> str:
+        """For ``sharded``: ``name``, a "-", and then, without another "-", whatever makes it a job
+        id, flow id and idempotency key of one shard, the same for every name."""
+        raise NotImplementedError("the driver says sharded: give its harness a beside()")
 
     def transaction(self) -> AbstractContextManager[Any]:
         """An open transaction of the caller's own, for ``Transactional``: committed when the block

@@ -29,6 +29,7 @@ from taskharbor.conformance import draws
 from taskharbor.conformance.draws import Draft
 from taskharbor.conformance.harness import empty
 from taskharbor.conformance.model import Model
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import EVERYTHING, Suite, all_pages
 from taskharbor.decision import Lost, decide
 from taskharbor.drivers.base import (
@@ -383,6 +384,7 @@ def profile() -> settings:
     return settings(chosen, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 
 
+@in_one_shard
 class ModelRules(Suite):
     """The driver and the model agree on whatever is done to them."""
 

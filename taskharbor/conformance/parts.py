@@ -29,6 +29,7 @@ from taskharbor.conformance.rules.races import RaceRules, ThreadRules
 from taskharbor.conformance.rules.reserving import ReserveRules
 from taskharbor.conformance.rules.seeds import SeedRules
 from taskharbor.conformance.rules.settling import SettleRules
+from taskharbor.conformance.rules.sharded import FlowShardRules, ShardRules
 from taskharbor.conformance.rules.timing import LeadRules, PromoteRules, RetentionRules
 from taskharbor.conformance.rules.transacting import (
     TransactionalFlowRules,
@@ -73,6 +74,14 @@ class Flowing(FlowRules, BlockedRules, FlowCornerRules, FlowHistoryRules):
 
 class SharedFlowing(Flowing, FlowRaceRules):
     """For ``Capabilities.flows`` and ``shared``: in place of ``Flowing``."""
+
+
+class Sharded(ShardRules):
+    """For ``Capabilities.sharded``; the harness says what lies ``beside`` each other."""
+
+
+class ShardedFlowing(Sharded, FlowShardRules):
+    """For ``Capabilities.sharded`` and ``flows``: in place of ``Sharded``."""
 
 
 class DriverRules(Suite):
@@ -128,5 +137,6 @@ class Conformance(
             transactional_settle=isinstance(self, TransactionalSettle),
             migrates=isinstance(self, Migrates),
             flows=isinstance(self, Flowing),
+            sharded=isinstance(self, Sharded),
         )
         assert driver.capabilities.transactional_settle == isinstance(driver, Settles)

@@ -38,9 +38,8 @@ def enqueue_one_key(
     """``racers`` enqueues of a job of their own under one key; each with its answer."""
 
     def one(racer: int) -> tuple[str, bool]:
-        message = Message(
-            id=f"racer-{number}-{racer}", task="demo.task", body=_BODY, idempotency_key="the-key"
-        )
+        job_id = driver.new_job_id("the-key")
+        message = Message(id=job_id, task="demo.task", body=_BODY, idempotency_key="the-key")
         answer = driver.enqueue([message])[0]
         return answer.id, answer.created
 
@@ -65,8 +64,11 @@ def acknowledge(driver: InspectableDriver, number: int, *, jobs: int) -> list[st
     acknowledged it all."""
     job_ids = [f"a{place}" for place in range(jobs)]
     driver.enqueue([Message(id=job_id, task="demo.task", body=_BODY) for job_id in job_ids])
-    got = driver.exchange("racer", (), Want((QUEUE,), jobs // 2, LEASE))
-    done = [Settlement.succeed(lease.id, lease.fence, b"r") for lease in got.reserved]
+    leases: list[Reservation] = []
+    while len(leases) < jobs // 2:
+        want = Want((QUEUE,), jobs // 2 - len(leases), LEASE)
+        leases += driver.exchange("racer", (), want).reserved
+    done = [Settlement.succeed(lease.id, lease.fence, b"r") for lease in leases]
     driver.exchange("racer", done, Want((QUEUE,), 1, LEASE))
     return job_ids
 
@@ -182,19 +184,24 @@ def store_flows(driver: InspectableDriver, number: int, *, size: int) -> None:
     """Store fans without sealing them, part by part, one after the other, until killed."""
     flows = cast("FlowDriver", driver)
     for attempt in count():
-        *parts, _ = fan(f"flow-{number}-{attempt}", size, part=50)
+        name = f"flow-{number}-{attempt}"
+        *parts, _ = fan(name, size, part=50, new_id=flows.new_id_beside)
         for part in parts:
             flows.enqueue_flow(part)
 
 
-def fan(flow_id: str, size: int, *, part: int) -> Iterator[Part]:
+def fan(
+    flow_id: str, size: int, *, part: int, new_id: Callable[[str], str] | None = None
+) -> Iterator[Part]:
     """A flow of a root, ``size`` members and the callback of them all, in parts of ``part``
-    nodes or edges; the last one only seals it."""
+    nodes or edges; the last one only seals it. ``new_id``: of a job of this flow; without it, they
+    are ``flow_id-root``, ``flow_id-m0`` ... ``flow_id-end``."""
     names = ["root", *(f"m{place}" for place in range(size)), "end"]
     waits = [0, *(1 for _ in range(size)), size]
+    job_ids = [new_id(flow_id) if new_id else f"{flow_id}-{name}" for name in names]
     nodes = [
-        Node(Message(id=f"{flow_id}-{name}", task="demo.task", body=_BODY), waits_for)
-        for name, waits_for in zip(names, waits, strict=True)
+        Node(Message(id=job_id, task="demo.task", body=_BODY), waits_for)
+        for job_id, waits_for in zip(job_ids, waits, strict=True)
     ]
     root, *members, end = (node.message.id for node in nodes)
     edges = [Edge(root, member, 0) for member in members]

@@ -10,6 +10,7 @@ import pytest
 
 from taskharbor.clock import ManualClock
 from taskharbor.conformance.harness import Harness
+from taskharbor.conformance.sharding import is_in_one_shard
 from taskharbor.decision import Lost, decide
 from taskharbor.drivers.base import Enqueued, InspectableDriver, Job, JobFilter, Settled, Want
 from taskharbor.lease import Guard, Reservation, Verdict
@@ -40,6 +41,11 @@ class Suite:
         raise NotImplementedError(
             "give this class a fixture `harness` that returns a taskharbor.conformance.Harness"
         )
+
+    @pytest.fixture(autouse=True)
+    def placed(self, request: pytest.FixtureRequest, harness: Harness) -> None:
+        """Where a sharded driver has this test's jobs."""
+        harness.in_one_shard = is_in_one_shard(request.function)
 
     @pytest.fixture
     def clock(self) -> ManualClock:

@@ -50,6 +50,11 @@ class Capabilities:
     ``transactional_settle``: it implements :class:`Transactional`, and ``transactional_enqueue``.
     ``migrates``: it implements :class:`Migratable` and must be migrated before use.
     ``flows``: it implements :class:`taskharbor.drivers.flows.Flows`.
+    ``sharded``: its jobs lie in several shards, each job in the one that its id says. All rules
+    hold inside a shard; over several, orders (of reserving, promoting, fences, listed jobs of the
+    same moment) are each shard's own, a call may take less than its limit and say ``more``, and
+    ``enqueue`` refuses (InvalidJob) an id that is not in its key's shard: ``new_job_id`` gives one
+    that is.
     """
 
     shared: bool = False
@@ -58,6 +63,7 @@ class Capabilities:
     transactional_settle: bool = False
     migrates: bool = False
     flows: bool = False
+    sharded: bool = False
 
 
 # --- enqueue ---------------------------------------------------------------------------------

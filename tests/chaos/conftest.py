@@ -11,14 +11,6 @@ from tests.scenarios.conftest import app, url, worker
 __all__ = ["app", "url", "worker"]
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked as long runs with ``--long``."""
-    if not config.getoption("long"):
-        left_out = [item for item in items if item.get_closest_marker("long")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     if "soak_site" in metafunc.fixturenames:

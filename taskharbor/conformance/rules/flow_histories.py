@@ -14,6 +14,7 @@ from taskharbor import defaults
 from taskharbor.clock import ManualClock
 from taskharbor.conformance.flow_machine import FlowMachine
 from taskharbor.conformance.harness import Harness
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import Suite
 from taskharbor.drivers.flows import FlowDriver
 
@@ -33,6 +34,7 @@ def _profile(page: int) -> settings:
     )
 
 
+@in_one_shard
 class FlowHistoryRules(Suite):
     """The driver and the model of flows agree on whatever is done to them."""
 

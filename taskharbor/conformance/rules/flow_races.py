@@ -17,6 +17,7 @@ from taskharbor.conformance import racer
 from taskharbor.conformance.flow_support import FlowSuite
 from taskharbor.conformance.harness import Harness
 from taskharbor.conformance.rules.races import Racers
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import all_pages, get, settle, take
 from taskharbor.drivers.base import JobFilter
 from taskharbor.drivers.flows import FlowDriver
@@ -55,6 +56,7 @@ class FlowRaceRules(FlowSuite):
         racers.stop()
 
     @pytest.mark.timeout(600)
+    @in_one_shard
     def test_8_processes_that_end_a_chord_release_its_callback_once(
         self, live_flows: FlowDriver, harness: Harness, flow_racers: Racers
     ) -> None:
@@ -72,6 +74,7 @@ class FlowRaceRules(FlowSuite):
         assert flow.finished[State.SUCCEEDED] == size + 2
 
     @pytest.mark.timeout(600)
+    @in_one_shard
     def test_processes_killed_while_a_fan_is_released_leave_it_to_the_others(
         self, live_flows: FlowDriver, harness: Harness, flow_racers: Racers
     ) -> None:

@@ -19,6 +19,7 @@ from taskharbor.conformance.flow_support import (
     store,
     succeed,
 )
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import HOLDER, apply, get, job, settle, state, take, take_one
 from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, JobFilter, RequeueVerdict, Want
 from taskharbor.drivers.flows import FlowDriver
@@ -30,6 +31,7 @@ from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
 
 
+@in_one_shard
 class FlowRules(FlowSuite):
     # --- storing
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskharbor.clock import ManualClock
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import (
     FORGET_AT_ONCE,
     Suite,
@@ -46,6 +47,7 @@ def _finish(driver: InspectableDriver, end: State) -> None:
         apply(driver, Settlement.die("a", lease.fence, error=None))
 
 
+@in_one_shard
 class KeyRules(Suite):
     def test_a_duplicate_finds_the_job_and_changes_nothing(
         self, driver: InspectableDriver, clock: ManualClock

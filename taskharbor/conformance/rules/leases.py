@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskharbor.clock import ManualClock
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import (
     HOLDER,
     LEASE,
@@ -185,6 +186,7 @@ class HeldRules(Suite):
         apply(driver, outcome("a", first.fence))
         assert driver.held(HOLDER) == [second]
 
+    @in_one_shard
     def test_a_reserve_whose_reply_was_lost_is_found(self, driver: InspectableDriver) -> None:
         put(driver, "a", "b", "c")
         driver.exchange(HOLDER, (), Want((QUEUE,), 3, LEASE))  # the reply is lost

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskharbor.clock import ManualClock
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import (
     EVERYTHING,
     HOLDER,
@@ -124,6 +125,7 @@ class CancelRules(Suite):
 
 
 class LookRules(Suite):
+    @in_one_shard
     def test_newest_enqueue_first(self, driver: InspectableDriver, clock: ManualClock) -> None:
         put(driver, "c", "a")
         put(driver, "b", priority=9)
@@ -150,6 +152,7 @@ class LookRules(Suite):
         )
         assert (listed.attempts, listed.finished_at) == (1, clock.now())
 
+    @in_one_shard
     def test_filters_alone_and_together(self, driver: InspectableDriver) -> None:
         put(driver, "a", "b", queue="q1", task="t1")
         put(driver, "c", "d", queue="q2", task="t1")
@@ -166,6 +169,7 @@ class LookRules(Suite):
         }
         assert {where: ids(all_pages(driver, where, limit=1)) for where in expected} == expected
 
+    @in_one_shard
     def test_pages_of_every_size_have_every_job_once(self, driver: InspectableDriver) -> None:
         put(driver, *(f"a{number}" for number in range(20)))
         expected = [f"a{number}" for number in reversed(range(20))]
@@ -191,6 +195,7 @@ class LookRules(Suite):
         stayed = {found.id for found in all_pages(driver) if found.id.startswith("a")}
         assert stayed <= set(seen)
 
+    @in_one_shard
     def test_pages_of_a_state_stay_right_while_jobs_change_state(
         self, driver: InspectableDriver
     ) -> None:
@@ -227,6 +232,7 @@ class LookRules(Suite):
     def test_get_of_nothing_is_none(self, driver: InspectableDriver) -> None:
         assert driver.get("nobody") is None
 
+    @in_one_shard
     def test_queues_count_every_state(self, driver: InspectableDriver, clock: ManualClock) -> None:
         put(driver, "a", "b", "c", "d", "e", queue="mail")
         put(driver, "f", queue="mail", delay=60.0)
@@ -415,6 +421,7 @@ class RequeueRules(Suite):
         driver.requeue(["a"])
         assert ids(take(driver, 2)) == ["a", "b"]
 
+    @in_one_shard
     def test_many_jobs_are_requeued_in_one_call(self, driver: InspectableDriver) -> None:
         job_ids = [f"a{number}" for number in range(500)]
         put(driver, *job_ids)
@@ -427,6 +434,7 @@ class RequeueRules(Suite):
 
 
 class DeleteRules(Suite):
+    @in_one_shard
     def test_all_but_running_jobs_are_deleted(self, driver: InspectableDriver) -> None:
         put(driver, "scheduled", delay=60.0)
         _dead(driver, "dead")
@@ -445,6 +453,7 @@ class DeleteRules(Suite):
         assert driver.promote(10).next_due is None
         assert driver.delete([]) == []
 
+    @in_one_shard
     def test_nothing_of_a_deleted_job_comes_back_with_its_id(
         self, driver: InspectableDriver
     ) -> None:

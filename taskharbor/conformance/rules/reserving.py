@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from taskharbor.clock import ManualClock
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import (
     HOLDER,
     LEASE,
@@ -63,6 +64,7 @@ class ReserveRules(Suite):
             lease.lease_expires_at,
         )
 
+    @in_one_shard
     def test_higher_priority_first_then_first_enqueued(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
@@ -74,6 +76,7 @@ class ReserveRules(Suite):
         assert ids(take(driver, 3)) == expected[:3]
         assert ids(take(driver, 10)) == expected[3:]
 
+    @in_one_shard
     def test_a_job_that_comes_back_keeps_its_place(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
@@ -102,6 +105,7 @@ class ReserveRules(Suite):
         driver.promote(10)
         assert ids(take(driver, 10)) == ["a", "b"]
 
+    @in_one_shard
     def test_all_of_the_first_queue_before_the_next(self, driver: InspectableDriver) -> None:
         put(driver, "x1", "x2", queue="x", priority=100)
         put(driver, "y1", "y2", queue="y", priority=-100)
@@ -191,6 +195,7 @@ class ReserveRules(Suite):
 
     # --- fences ----------------------------------------------------------------------------------
 
+    @in_one_shard
     def test_fences_grow_over_jobs_queues_and_holders(self, driver: InspectableDriver) -> None:
         put(driver, *(f"a{number}" for number in range(20)))
         put(driver, *(f"b{number}" for number in range(20)), queue="other")
@@ -220,6 +225,7 @@ class ReserveRules(Suite):
 
     # --- pause -----------------------------------------------------------------------------------
 
+    @in_one_shard
     def test_a_paused_queue_gives_nothing(self, driver: InspectableDriver) -> None:
         put(driver, "a")
         driver.pause(QUEUE)
@@ -295,6 +301,7 @@ class ReserveRules(Suite):
         assert take(driver) == []
         assert get(driver).reason is Reason.EXPIRED
 
+    @in_one_shard
     def test_many_expired_jobs_are_skipped_in_bounded_steps(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from taskharbor import defaults
 from taskharbor.clock import ManualClock
 from taskharbor.conformance.rules.verdicts import OUTCOMES, TERMINAL_OUTCOMES
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import (
     HOLDER,
     Suite,
@@ -279,6 +280,7 @@ class SettleRules(Suite):
 
     # --- many ------------------------------------------------------------------------------------
 
+    @in_one_shard
     def test_each_settlement_has_its_own_verdict(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:

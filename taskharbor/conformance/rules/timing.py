@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskharbor.clock import ManualClock
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import (
     FORGET_AT_ONCE,
     HOLDER,
@@ -51,6 +52,7 @@ class PromoteRules(Suite):
         promoted = driver.promote(10)
         assert (promoted.moved, promoted.next_due, promoted.more) == (0, None, False)
 
+    @in_one_shard
     def test_no_more_than_asked_the_earliest_first(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
@@ -141,6 +143,7 @@ class RetentionRules(Suite):
         )
         driver.cancel(["cancelled"])
 
+    @in_one_shard
     def test_each_end_has_its_own_retention(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
@@ -161,6 +164,7 @@ class RetentionRules(Suite):
             [],
         ]
 
+    @in_one_shard
     def test_a_record_is_there_until_prune_took_it(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
@@ -175,6 +179,7 @@ class RetentionRules(Suite):
         assert driver.list_jobs(JobFilter()).jobs == []
         assert driver.results(["succeeded", "dead", "cancelled"]) == [None, None, None]
 
+    @in_one_shard
     def test_what_is_not_terminal_is_never_pruned(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
@@ -195,6 +200,7 @@ class RetentionRules(Suite):
             pass
         assert state(driver) is State.READY
 
+    @in_one_shard
     def test_retention_counts_from_the_last_end(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import FORGET_AT_ONCE, Suite, apply, put, take, take_one
 from taskharbor.drivers.base import InspectableDriver, Outcome
 from taskharbor.settlement import Settlement
@@ -20,6 +21,7 @@ SOON = 60.0
 
 
 class ResultRules(Suite):
+    @in_one_shard
     def test_results_say_how_each_job_stands(self, driver: InspectableDriver) -> None:
         put(driver, "a", "b", "c", "d")
         put(driver, "later", delay=60.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from taskharbor.clock import Clock
@@ -46,6 +47,7 @@ class RedisDriver(Operators, FlowKeeping):
         self._store = Store(address, clock)
         self._listeners = Listeners(self._store)
         self._shards = address.shards
+        self.capabilities = replace(self.capabilities, sharded=address.shards > 1)
         self._turn = 0
 
     def new_job_id(self, idempotency_key: str | None) -> str:
@@ -102,14 +104,13 @@ class RedisDriver(Operators, FlowKeeping):
         return [*range(first, self._shards), *range(first)]
 
     def held(self, holder: str) -> list[Reservation]:
-        return self._everywhere("held", (holder, False))
+        return self._leases("held", (holder, False), self._store.shards)
 
     def retire(self, holder: str) -> list[Reservation]:
-        return self._everywhere("held", (holder, wire.micros(RETIRED_SECONDS)))
+        return self._leases("held", (holder, wire.micros(RETIRED_SECONDS)), self._store.shards)
 
-    def _everywhere(self, name: str, request: Any) -> list[Reservation]:
-        packed = wire.pack(request)
-        replies = self._store.run_each(name, dict.fromkeys(self._store.shards, packed))
+    def _leases(self, name: str, request: Any, where: Sequence[int]) -> list[Reservation]:
+        replies = self._store.run_each(name, dict.fromkeys(where, wire.pack(request)))
         return [one for reply in replies.values() for one in wire.reservations(reply)]
 
     def extend(self, holder: str, renewals: Sequence[Renewal], seconds: float) -> list[Extended]:
@@ -123,18 +124,22 @@ class RedisDriver(Operators, FlowKeeping):
             lambda reply, _: wire.extended(wire.unpack(reply)),
         )
 
+    def _maintained(self) -> list[int]:
+        """Shards in turn, so that none waits for what others have to be done; what a dead server
+        has waits for that server alone."""
+        return [0] if self._shards == 1 else self._store.reachable(self._turns())
+
     def expired(self, limit: int) -> list[Reservation]:
-        found = self._everywhere("expired", (limit,))
+        found = self._leases("expired", (limit,), self._maintained())
         if self._shards > 1:
             found.sort(key=lambda lease: lease.lease_expires_at)
         return found[:limit]
 
     def promote(self, limit: int) -> Promoted:
         moved, more, now, due = 0, False, 0.0, None
-        for shard in self._store.shards:
-            if moved >= limit:
-                return Promoted(moved, due, True, now)
-            some, next_due, has_more, now_us = self._store.run(shard, "promote", (limit - moved,))
+        for shard in self._maintained():
+            left = max(0, limit - moved)  # with nothing left, it still says what is due
+            some, next_due, has_more, now_us = self._store.run(shard, "promote", (left,))
             moved, more, now = moved + some, more or has_more, max(now, now_us / 1e6)
             if next_due:
                 due = next_due / 1e6 if due is None else min(due, next_due / 1e6)
@@ -142,7 +147,7 @@ class RedisDriver(Operators, FlowKeeping):
 
     def prune(self, limit: int) -> int:
         pruned = 0
-        for shard in self._store.shards:
+        for shard in self._maintained():
             if pruned < limit:
                 pruned += self._store.run(shard, "prune", (limit - pruned,))
         return pruned

@@ -110,7 +110,9 @@ class Listeners:
             return False
         if listener.queues:
             listener.check()
-        ready = any(self._store.each_shard("listen", (queues, listener.channel, LISTED_MS)))
+        there = self._store.reachable(self._store.shards)
+        request = (queues, listener.channel, LISTED_MS)
+        ready = any(self._store.each_shard("listen", request, there))
         # Who found something has to look again: of that job nobody will be told.
         listener.queues, listener.looked_at = (() if ready else queues), now
         return ready

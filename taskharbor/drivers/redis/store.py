@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from taskharbor.clock import Clock
 from taskharbor.drivers.redis import scripts, shards, wire
 from taskharbor.drivers.redis.address import Address
-from taskharbor.drivers.redis.faults import translate
+from taskharbor.drivers.redis.faults import is_moved, translate
 from taskharbor.drivers.redis.link import link
 from taskharbor.drivers.redis.server import Server, packed
 from taskharbor.errors import ConfigurationError, StoreUnavailable
@@ -70,6 +70,12 @@ class Store:
             self.link.look_again(error)
             return False
 
+    def reachable(self, turns: Sequence[int]) -> list[int]:
+        """Those of ``turns`` whose servers are there; all, when none is: asking them says why."""
+        if len(turns) == 1:
+            return [*turns]
+        return [shard for shard in turns if self.is_up(shard)] or [*turns]
+
     def run(self, shard: int, name: str, request: Any) -> Any:
         """The unpacked reply of a script. Raises StoreErrors and ConfigurationError."""
         return wire.unpack(self.run_packed(shard, name, wire.pack(request)))
@@ -103,10 +109,11 @@ class Store:
             for shard, server, connection in self._begin(name, requests, failures, unanswered):
                 try:
                     (replies[shard],) = server.finish(connection)
-                except (NoScriptError, redis.exceptions.MovedError) as error:
-                    self.link.look_again(error)  # it was not run: once more, below
                 except redis.RedisError as error:
-                    failures.append(error)
+                    if not isinstance(error, NoScriptError) and not is_moved(error):
+                        failures.append(error)
+                    else:
+                        self.link.look_again(error)  # it was not run: once more, below
             unanswered.pop_all()
         if failures:
             self.link.look_again(failures[0])
@@ -164,9 +171,11 @@ class Store:
             )
         return reply
 
-    def each_shard(self, name: str, request: Any) -> list[Any]:
-        replies = self.run_each(name, dict.fromkeys(self.shards, wire.pack(request)))
-        return [wire.unpack(replies[shard]) for shard in self.shards]
+    def each_shard(self, name: str, request: Any, among: Sequence[int] | None = None) -> list[Any]:
+        """The unpacked replies of ``among``, by default of all shards, in order."""
+        where = self.shards if among is None else among
+        replies = self.run_each(name, dict.fromkeys(where, wire.pack(request)))
+        return [wire.unpack(replies[shard]) for shard in where]
 
     def by_shard(self, name: str, job_ids: Sequence[str], *rest: Any) -> list[Any]:
         """Run ``name`` with ``[ids, *rest]`` in each shard that has any of ``job_ids``; answers
