@@ -20,6 +20,7 @@ from taskharbor.conformance.flow_support import (
     store,
     succeed,
 )
+from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import (
     HOLDER,
     apply,
@@ -59,6 +60,7 @@ _SETTLEMENTS: dict[Move, Callable[[str, int], Settlement]] = {
 }
 
 
+@in_one_shard
 class BlockedRules(FlowSuite):
     """A blocked job waits for nothing but its predecessors."""
 
@@ -127,6 +129,7 @@ def _store(driver: FlowDriver) -> None:
     store(driver, "a -> b", "a -> c")
 
 
+@in_one_shard
 class FlowCornerRules(FlowSuite):
     @pytest.mark.parametrize("how", ["die", "cancel", "succeed"])
     def test_a_settlement_sent_again_or_late_counts_once(
@@ -194,6 +197,24 @@ class FlowCornerRules(FlowSuite):
         assert state(driver, "parent") is State.BLOCKED
         assert info(driver, "child").finished_at is None
         assert len(take(driver, size + 1)) == size
+
+    def test_a_job_cancelled_and_requeued_before_the_seal_waits_for_it(
+        self, driver: FlowDriver
+    ) -> None:
+        whole = flow_of("a", "b -> c")
+        driver.enqueue_flow(whole._replace(seal=False))
+        for _ in range(2):
+            assert driver.cancel(["a", "b"]) == [CancelVerdict.CANCELLED] * 2
+            requeued = driver.requeue(["a", "b"], states=frozenset({State.CANCELLED}))
+            assert requeued == [RequeueVerdict.REQUEUED] * 2
+            quiesce(driver)
+            assert set(states(driver).values()) == {"blocked"}
+        driver.enqueue_flow(Part(whole.flow, seal=True))
+        quiesce(driver)
+        assert states(driver) == {"a": "ready", "b": "ready", "c": "blocked"}
+        succeed(driver, "a", "b")
+        succeed(driver, "c")
+        assert info(driver).state is FlowState.SUCCEEDED
 
     def test_requeue_eight_days_later(self, driver: FlowDriver, clock: ManualClock) -> None:
         """What the siblings came to is kept as long as the flow, whatever their own retention."""

@@ -47,11 +47,11 @@ local function counters_of(job)
     released = released == 1
   else
     -- Nothing is stored for a job that waits for no other: how it stands says whether it was
-    -- released.
+    -- released. Before the seal none was, also not one that was cancelled and requeued by then.
     local m = job.m
     pending, spoiled = job.member.waits, 0
-    released = pending == 0 and not job.untouched
-      and not (m.s == 'cancelled' and m.r == 'upstream')
+    released = pending == 0 and not job.untouched and load_flow(job.member.flow).s.b
+      and not (m.s == 'cancelled' and m.r == 'upstream') and not (m.s == 'blocked' and not m.w)
   end
   known = {pending = pending, spoiled = spoiled, released = released}
   counters[job.id] = known
