@@ -69,6 +69,11 @@ def parse(url: str) -> Address:
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = sorted(query.keys() - _KNOWN.keys())
+    if "@" not in parts.netloc and _has_strayed(parts, unknown):
+        # Without a word of it: it may be a part of the password.
+        raise ConfigurationError(
+            "the Redis URL has an @ behind its host; write / in a password as %2F, ? as %3F, # as %23"
+        )
     if unknown:
         known = "; ".join(f"{name} ({what})" for name, what in _KNOWN.items())
         raise ConfigurationError(
@@ -78,6 +83,10 @@ def parse(url: str) -> Address:
     service, db = _path(parts, kind, query)
     settings = _settings(parts, query, db)
     namespace = query.get("namespace", "th")
+    if re.search(r":\d+\Z", namespace):
+        raise ConfigurationError(
+            f"the namespace {namespace!r} ends like the shard of another one; let it end otherwise"
+        )
     if not _NAMESPACE.match(namespace):
         raise ConfigurationError(
             f"the namespace {namespace!r} can't be used; write 1 to 64 letters, digits, '_', '.', "
@@ -95,6 +104,12 @@ def parse(url: str) -> Address:
         settings=settings,
         sentinel_settings=_sentinel_settings(settings, query),
     )
+
+
+def _has_strayed(parts: SplitResult, unknown: list[str]) -> bool:
+    """Whether an account seems to be cut in two by a character that ends the host."""
+    behind = [parts.fragment, *unknown] if parts.scheme == "unix" else [parts.path, parts.fragment]
+    return any("@" in text for text in [*behind, *unknown])
 
 
 def _number(

@@ -23,10 +23,11 @@ def examine(store: Store) -> list[Remark]:
     except redis.RedisError as error:
         store.link.look_again(error)
         raise translate(error, store.address.url) from error
-    return [remark for info in infos for remark in _remarks(info, store.address)]
+    return [remark for info in infos for remark in remarks_on(info, store.address)]
 
 
-def _remarks(info: dict[str, Any], address: Address) -> Iterator[Remark]:
+def remarks_on(info: dict[str, Any], address: Address) -> Iterator[Remark]:
+    """``info``: what the server says of itself."""
     version = str(info["redis_version"])
     who = f"the Redis {version} on port {info.get('tcp_port', '?')}"
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:

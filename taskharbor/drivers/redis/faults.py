@@ -66,9 +66,15 @@ _CODES: tuple[tuple[type[redis.RedisError], str], ...] = (
 )
 
 
+def is_moved(error: redis.RedisError) -> bool:
+    """Whether another node has the slot. redis-py before 6 has a class for it in its own client of
+    clusters only."""
+    return isinstance(error, exceptions.MovedError) or str(error).startswith("MOVED ")
+
+
 def translate(error: redis.RedisError, url: str) -> TaskHarborError:
     """The error of ours that ``error`` means, to be raised from it."""
-    if isinstance(error, exceptions.MovedError) and not url.startswith("redis+cluster:"):
+    if is_moved(error) and not url.startswith("redis+cluster:"):
         return ConfigurationError(
             f"Redis at {url} is a node of a Cluster; write redis+cluster:// in the URL"
         )

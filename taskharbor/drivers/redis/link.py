@@ -16,6 +16,7 @@ from redis.crc import key_slot
 from redis.sentinel import Sentinel
 
 from taskharbor.drivers.redis.address import Address, Node
+from taskharbor.drivers.redis.faults import is_moved
 from taskharbor.drivers.redis.server import Server
 
 
@@ -102,7 +103,7 @@ class ClusterLink:
     def look_again(self, error: redis.RedisError) -> bool:
         with self._lock:
             self._owners = []
-        return isinstance(error, redis.exceptions.MovedError)
+        return is_moved(error)
 
     def servers(self) -> list[Server]:
         with self._lock:

@@ -33,6 +33,23 @@ def test_accounts_are_unquoted_and_never_shown() -> None:
     assert sentinel.settings["password"] == "pw"
 
 
+@pytest.mark.parametrize("character", "/?#")
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+def test_a_password_that_is_not_quoted_is_not_told(scheme: str, character: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse(f"{scheme}://:hush{character}secret@h:1/0")
+    assert "%2F" in str(refused.value)
+    assert "hush" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_no_namespace_is_the_shard_of_another() -> None:
+    shards = parse("redis://?namespace=shop&shards=2")
+    with pytest.raises(ConfigurationError, match="shop:1"):
+        parse(f"redis://?namespace={shards.prefix(1)[1:-2]}")
+    assert parse("redis://?namespace=shop:eu1").prefix(0) == "{shop:eu1}:"
+
+
 def test_tls_is_verified_wherever_it_is_asked_for() -> None:
     for url in (
         "rediss://h?ca=/ca.pem",

@@ -6,6 +6,8 @@ from taskharbor.cli.checks import Level, examine
 from taskharbor.conformance.support import put
 from taskharbor.drivers.base import Remark
 from taskharbor.drivers.redis import RedisDriver
+from taskharbor.drivers.redis.address import parse
+from taskharbor.drivers.redis.examining import remarks_on
 from taskharbor.errors import ConfigurationError
 from tests.drivers.redis.conftest import Connect
 from tests.servers.redis import RedisCluster, RedisServer, is_synced
@@ -41,6 +43,17 @@ def test_eviction_no_file_and_missing_replicas_are_remarked(connected: Connect) 
         reported = {one.check: one for one in examine(server.url, None)}
         assert reported["eviction"].level is Level.WARN
         assert "noeviction" in (reported["eviction"].remedy or "")
+
+
+def test_a_server_that_is_too_old_is_remarked(redis_server: RedisServer) -> None:
+    """No such server is at hand: what a real one says, with another number."""
+    address = parse(redis_server.url)
+    with redis_server.client() as client:
+        info = client.info()
+    for version, old in [("5.0.14", True), ("6.0.20", True), ("6.2.0", False), ("10.0.1", False)]:
+        found = {one.subject: one for one in remarks_on(info | {"redis_version": version}, address)}
+        assert ("version" in found) is old
+        assert not old or (found["version"].fatal and "6.2" in found["version"].remedy)
 
 
 def test_a_replica_is_remarked(connected: Connect) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from taskharbor.conformance.support import apply, job, put, take, take_one
-from taskharbor.drivers.base import Want
+from taskharbor.drivers.base import CancelVerdict, DeleteVerdict, Renewal, Want
 from taskharbor.drivers.redis import RedisDriver
 from taskharbor.errors import (
     ConfigurationError,
@@ -65,6 +65,7 @@ def test_a_lost_settle_reply_is_repeated_and_hears_already(
 def test_a_lost_reservation_is_found_by_its_holder(connected: Connect, proxy: TcpProxy) -> None:
     driver = connected(proxy.url)
     put(driver, "a", "b", "c")
+    driver.exchange("h", ())  # else the reply that is lost may say that the script is unknown
     lost = proxy.lose_next_reply(b"EVALSHA")
     with pytest.raises(StoreUnavailable):
         driver.exchange("h", (), WANT)
@@ -271,6 +272,34 @@ def test_a_full_server_refuses_and_keeps_nothing(connected: Connect) -> None:
             client.config_set("maxmemory", 0)
         assert driver.results(["a", "b", "c"])[1:] == [None, None]
         assert [lease.id for lease in take(driver, 5)] == ["a"]
+
+
+def test_what_a_full_server_has_is_worked_on(connected: Connect) -> None:
+    """Else it stays full: nobody could end the jobs, nobody would prune."""
+    with RedisServer() as server:
+        driver = connected(server.url)
+        put(driver, "a", "b", "c")
+        lease, other = take(driver, 2)
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+            driver.wait(["other"], 0.05)
+            assert driver.extend("h", [Renewal(lease.id, lease.fence, b"p", b"s")], 60)[0].verdict
+            assert driver.lead("maintenance", "h", 30) is not None
+            apply(
+                driver,
+                Settlement.retry(lease.id, lease.fence, delay=0.0, error=b"e"),
+                Settlement.succeed(other.id, other.fence, b"r"),
+            )
+            assert driver.promote(10).moved == 0
+            assert [one.id for one in driver.retire("holder-1")] == []
+            again = take(driver, 2, holder="another")
+            assert [one.id for one in again] == ["a", "c"]
+            driver.wait_results(["a"], 0.05)
+            assert driver.cancel(["a"]) == [CancelVerdict.REQUESTED]
+            apply(driver, *(Settlement.succeed(one.id, one.fence, None) for one in again))
+            assert driver.delete(["a", "b", "c"]) == [DeleteVerdict.DELETED] * 3
+            with pytest.raises(StoreFull):
+                put(driver, "d")
 
 
 def test_a_replica_is_read_only(connected: Connect) -> None:

@@ -8,6 +8,7 @@
 -- include flows.lua
 
 local ids, reason = request[1], request[2]
+work_when_full()
 load_jobs(ids)
 local verdicts = {}
 for i, id in ipairs(ids) do

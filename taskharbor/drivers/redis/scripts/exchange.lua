@@ -13,6 +13,7 @@
 -- in `succeed`, and jobs of a flow whose ends only count down what others wait for. These know the
 -- layout by heart and make no tables; the rest goes through jobs.lua at twice their cost.
 local holder, settlements, want, shard, shards = unpack(request)
+work_when_full()
 local codes = {}
 
 -- include rows.lua

@@ -27,6 +27,7 @@ local function renew(id, fence, progress, saved, until_)
 end
 
 local renewals, until_ = request[1], now + micros(request[2])
+work_when_full()
 local ids, answers = {}, {}
 for i, item in ipairs(renewals) do ids[i] = item[1] end
 load_jobs(ids)

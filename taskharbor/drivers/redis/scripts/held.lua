@@ -11,6 +11,7 @@
 local holder, retire = request[1], request[2]
 local held = reservations(redis.call('SMEMBERS', prefix .. 'H:' .. holder))
 if retire then
+  work_when_full()
   zput('X', holder, now + retire)
   flush()
 end

@@ -4,6 +4,7 @@
 -- returns  [number, expires_at] or false
 -- O(1)
 local name, holder, ends = request[1], request[2], now + micros(request[3])
+work_when_full()
 local stored = redis.call('HGET', prefix .. 'L', name)
 local term = stored and cmsgpack.unpack(stored) or {'', 0, 0}
 if term[1] ~= holder then

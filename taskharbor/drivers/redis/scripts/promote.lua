@@ -9,6 +9,7 @@
 -- include flows.lua
 
 local limit = request[1]
+work_when_full()
 local ids = redis.call('ZRANGEBYSCORE', prefix .. 's', '-inf', now, 'LIMIT', 0, limit + 1)
 local after = ids[limit + 1]
 local next_due = false

@@ -8,6 +8,7 @@
 -- include flows.lua
 
 local left = request[1]
+work_when_full()
 
 local function over(key)
   if left <= 0 then return {} end

@@ -22,6 +22,7 @@ for i, id in ipairs(ids) do
 end
 -- Whoever waits for any of them need not wait when one has ended.
 if channel and #waits == #ids and #ids > 0 then
+  work_when_full()
   preload('W', waits)
   for _, id in ipairs(waits) do
     local others = hget('W', id)
