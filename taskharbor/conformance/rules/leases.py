@@ -94,6 +94,7 @@ class ExtendRules(Suite):
         driver.extend(HOLDER, [Renewal("a", lease.fence, b"3", b"C")], LEASE)
         assert (get(driver).progress, get(driver).saved) == (b"1", b"A")
 
+    @in_one_shard
     def test_the_holder_learns_of_a_cancel(self, driver: InspectableDriver) -> None:
         put(driver, "a", "b")
         leases = take(driver, 2)
@@ -157,6 +158,7 @@ class HeldRules(Suite):
         }
         assert [lease.holder for lease in leases.values()] == names
 
+    @in_one_shard
     def test_held_follows_the_lease(self, driver: InspectableDriver, clock: ManualClock) -> None:
         put(driver, "a", "b")
         first, second = take(driver, 2)
@@ -179,6 +181,7 @@ class HeldRules(Suite):
         assert driver.held(HOLDER) == []
 
     @pytest.mark.parametrize("release", [True, False])
+    @in_one_shard
     def test_what_is_settled_is_not_held(self, driver: InspectableDriver, release: bool) -> None:
         put(driver, "a", "b")
         first, second = take(driver, 2)
@@ -217,6 +220,7 @@ class RetireRules(Suite):
         other = driver.exchange(new_id(), (), Want((QUEUE,), 1, LEASE))
         assert (ids(other.reserved), other.retired) == (["a"], False)
 
+    @in_one_shard
     def test_the_retired_may_settle(self, driver: InspectableDriver, holder: str) -> None:
         put(driver, "a", "b")
         first, second = take(driver, 2, holder=holder)

@@ -469,6 +469,7 @@ class DeleteRules(Suite):
         assert (fresh.progress, fresh.saved, fresh.error) == (None, None, None)
         assert ids(take(driver, 2)) == ["b", "a"], "a new job has a new place"
 
+    @in_one_shard
     def test_purge_takes_what_matches_and_does_not_run(self, driver: InspectableDriver) -> None:
         put(driver, "a", "b", "c", queue="q1")
         put(driver, "d", "e", queue="q2", task="other")

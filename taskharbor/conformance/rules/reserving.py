@@ -96,6 +96,7 @@ class ReserveRules(Suite):
         driver.promote(10)
         assert ids(take(driver, 10)) == ["a", "b", "c", "d", "e", "f"]
 
+    @in_one_shard
     def test_a_scheduled_job_has_the_place_of_its_enqueue(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
@@ -135,6 +136,7 @@ class ReserveRules(Suite):
             taken, more = taken + len(exchange.reserved), exchange.more
         assert taken == 1500
 
+    @in_one_shard
     def test_no_job_for_two_holders(self, driver: InspectableDriver) -> None:
         put(driver, "a", "b", "c")
         first = take(driver, 2, holder="one")
@@ -246,6 +248,7 @@ class ReserveRules(Suite):
         driver.resume("later")
         assert ids(take(driver, queue="later")) == ["a"]
 
+    @in_one_shard
     def test_what_runs_in_a_paused_queue_is_settled(self, driver: InspectableDriver) -> None:
         put(driver, "a", "b")
         first, second = take(driver, 2)
@@ -313,5 +316,5 @@ class ReserveRules(Suite):
         assert exchange.more, "a worker that is told to wait would not find b"
         cancelled = driver.queues()[0].counts[State.CANCELLED]
         assert 0 < cancelled < 3000
-        assert ids(take(driver, 1)) == ["b"]
+        assert ids(take(driver, 100)) == ["b"]
         assert driver.list_jobs(JobFilter(state=State.READY)).jobs == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
 from taskharbor.clock import ManualClock
-from taskharbor.conformance.rules.flowing import FlowSuite, quiesce, succeed
+from taskharbor.conformance.flow_support import FlowSuite, quiesce, succeed
 from taskharbor.conformance.support import (
     HOLDER,
     LEASE,
@@ -165,6 +166,14 @@ class ShardRules(Suite):
         driver.resume(QUEUE)
         assert len(take(driver, MANY)) == MANY
         assert driver.purge(JobFilter()) == 0
+
+    def test_the_end_of_a_job_in_any_shard_is_heard_of(self, live: InspectableDriver) -> None:
+        _fill(live, 20)
+        with ThreadPoolExecutor(1) as pool:
+            for lease in take(live, 20):
+                waiting = pool.submit(live.wait_results, [lease.id], 30.0)
+                apply(live, Settlement.succeed(lease.id, lease.fence, b"r"))
+                assert waiting.result() == [(State.SUCCEEDED, Reason.SUCCEEDED, b"r", None)]
 
     def test_an_id_that_is_not_beside_its_key_is_refused_before_anything_is_stored(
         self, driver: InspectableDriver

@@ -49,6 +49,7 @@ class ResultRules(Suite):
 
 
 class WaitRules(Suite):
+    @in_one_shard
     def test_what_is_finished_or_gone_is_not_waited_for(self, live: InspectableDriver) -> None:
         put(live, "a", "b")
         apply(live, Settlement.succeed("a", take_one(live).fence, b"result"))
@@ -69,6 +70,7 @@ class WaitRules(Suite):
         took = time.monotonic() - started
         assert 0.09 <= took < SOON
 
+    @in_one_shard
     def test_a_wait_does_not_end_for_less_than_an_end(self, live: InspectableDriver) -> None:
         put(live, "a", "b")
         started = time.monotonic()
@@ -82,6 +84,7 @@ class WaitRules(Suite):
         assert time.monotonic() - started >= 0.39
 
     @pytest.mark.parametrize("end", ["succeed", "die", "cancel", "operator", "delete"])
+    @in_one_shard
     def test_a_waiter_wakes_when_the_job_ends(self, live: InspectableDriver, end: str) -> None:
         put(live, "a", "b")
         with ThreadPoolExecutor(1) as pool:

@@ -72,7 +72,8 @@ def parse(url: str) -> Address:
     if "@" not in parts.netloc and _has_strayed(parts, unknown):
         # Without a word of it: it may be a part of the password.
         raise ConfigurationError(
-            "the Redis URL has an @ behind its host; write / in a password as %2F, ? as %3F, # as %23"
+            "the Redis URL has an @ behind its host; in a password / is written as %2F, ? as %3F "
+            "and # as %23"
         )
     if unknown:
         known = "; ".join(f"{name} ({what})" for name, what in _KNOWN.items())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -12,6 +13,7 @@ from taskharbor.drivers.base import JobFilter, Renewal
 from taskharbor.drivers.redis import RedisDriver
 from taskharbor.drivers.redis.shards import shard_of
 from taskharbor.errors import InvalidJob, StoreUnavailable
+from taskharbor.lease import Guard
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
 from tests.drivers.redis.conftest import Connect
@@ -26,9 +28,9 @@ def driver(connected: Connect, redis_cluster: RedisCluster) -> RedisDriver:
     return connected(redis_cluster.url, shards=SHARDS)
 
 
-def fill(driver: RedisDriver, count: int) -> list[str]:
+def fill(driver: RedisDriver, count: int, **fields: Any) -> list[str]:
     job_ids = [driver.new_job_id(None) for _ in range(count)]
-    put(driver, *job_ids)
+    put(driver, *job_ids, **fields)
     return job_ids
 
 
@@ -198,14 +200,26 @@ def test_other_shards_go_on_while_a_master_is_down_and_a_replica_takes_over(
             assert max(old, default=0) < min(new)
 
 
-def test_workers_go_on_with_the_shards_whose_masters_are_there(connected: Connect) -> None:
+def test_work_and_maintenance_go_on_in_the_shards_whose_masters_are_there(
+    connected: Connect,
+) -> None:
     with RedisCluster(options=["--cluster-require-full-coverage", "no"]) as cluster:
         driver = connected(cluster.url, shards=SHARDS, timeout=5)
-        job_ids = fill(driver, 60)
+        job_ids = [*fill(driver, 60, delay=0.001), *fill(driver, 60)]
+        assert take(driver, 60, lease=0.001) != []
         slots = [key_slot(key.encode()) for key in driver._store._route_keys]
         victim = cluster.masters[0]
         lost = {n for n, slot in enumerate(slots) if owner(cluster, slot) is victim}
+        assert 0 < len(lost) < SHARDS
         victim.kill()
+        wait_until(lambda: driver.promote(1000).next_due is None)
+        found = driver.expired(1000)
+        assert found
+        assert all(shard_of(one.id, SHARDS) not in lost for one in found)
+        back = [Settlement.release(one.id, one.fence, guard=Guard.EXPIRED) for one in found]
+        apply(driver, *back)
+        driver.wait(["default"], 20)
+        assert driver.prune(1000) == 0
         there = [job_id for job_id in job_ids if shard_of(job_id, SHARDS) not in lost]
         done: list[str] = []
         while len(done) < len(there):

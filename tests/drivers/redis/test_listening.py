@@ -17,7 +17,7 @@ from tests.drivers.redis.conftest import Connect
 from tests.servers.redis import RedisServer
 from tests.waiting import best_of, wait_until
 
-LISTENERS = 16
+LISTENERS = 64
 LONG = 120.0
 
 
@@ -62,7 +62,7 @@ def test_a_job_wakes_one_listener_and_three_jobs_three(
     drivers = [connected(server.url) for _ in range(LISTENERS)]
     with ThreadPoolExecutor(LISTENERS) as pool:
         listen(pool, drivers)
-        wait_until(lambda: listening(client) == LISTENERS, what="all to listen")
+        wait_until(lambda: listening(client) == LISTENERS, seconds=30, what="all to listen")
         put(drivers[0], "a")
         assert listening(client) == LISTENERS - 1
         put(drivers[0], "b", "c", "d")
