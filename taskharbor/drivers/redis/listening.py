@@ -46,7 +46,9 @@ class Listener:
         self.told_at = 0.0
         self._pinged_at = 0.0
         self._patience = store.address.timeout_seconds
-        self._connection: Any = store.server(0).connect()
+        # In a Cluster every node hears what is published at any other.
+        there = store.reachable(store.shards)[0]
+        self._connection: Any = store.server(there).connect()
         try:
             self._connection.send_command("SUBSCRIBE", self.channel)
             self._connection.read_response()
