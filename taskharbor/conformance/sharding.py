@@ -23,6 +23,7 @@ _NAMING = frozenset(
 _TAKES_NAMES = frozenset(
     {
         *("get", "cancel", "requeue", "delete", "results", "wait_results", "inputs"),
+        "input_results",
         *("flow", "flow_nodes", "flow_edges", "cancel_flow", "delete_flow"),
     }
 )

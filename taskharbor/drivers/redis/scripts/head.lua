@@ -14,6 +14,7 @@ local request = cmsgpack.unpack(ARGV[3])
 -- A full server refuses a script's first write if that needs memory, and none after one that
 -- doesn't. It takes no new jobs, but if those that it has can't be worked on, it stays full for good.
 local function work_when_full() redis.call('DEL', KEYS[1]) end
+
 local CHUNK = 4000 -- values in one call: unpack() is bounded by Lua's stack
 local DEFAULT_RETENTION = {3600e6, 604800e6, 2592000e6}
 
