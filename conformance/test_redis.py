@@ -35,6 +35,7 @@ _EDGES = re.compile(rb"local PAGE_EDGES = \d+")
 
 SHARDS = 6
 
+
 class NamespaceHarness(Harness):
     """A namespace of its own, in ``shards``. It moves in scripts."""
 
