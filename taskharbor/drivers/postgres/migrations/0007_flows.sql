@@ -507,12 +507,13 @@ END $$;
 
 -- Jobs have just succeeded, in flows that we have locked: most often that is one edge of each, to one
 -- target. What flow_count and flow_walk would do then, at once, without errands to write and read and
--- drop again. Those are for what is left of more than a page of edges, and for jobs that are not new
--- here (run again) or that others watch (error callbacks).
+-- drop again. Those are for what is left of more than a page of edges, for jobs that are not new here
+-- (run again), and for error callbacks.
 CREATE FUNCTION th.flow_succeeded(p_now double precision, p_seqs bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     news bigint[];
+    others bigint[];
     full_flows text[];
     edges integer;
     targets bigint[];
@@ -529,6 +530,16 @@ BEGIN
     )
     SELECT (SELECT array_agg(seq) FROM counted), array_agg(id) FILTER (WHERE "full")
     INTO news, full_flows FROM summed;
+    IF news IS NULL OR cardinality(news) < cardinality(p_seqs) THEN
+        others := ARRAY(SELECT seq FROM unnest(p_seqs) AS seq
+            WHERE seq <> ALL (coalesce(news, '{}')));
+        PERFORM th.note(others);
+        -- What an error callback watches may have come back to life while it ran: that goes before
+        -- what has succeeded beside it.
+        PERFORM th.flow_step(p_now, ARRAY(SELECT m.seq FROM th.members m
+            JOIN th.flows f ON f.id = m.flow
+            WHERE m.seq = ANY (others) AND m.errback AND f.sealed));
+    END IF;
     WITH marked AS (
         UPDATE th.edges SET mark = 1
         WHERE ctid = ANY (ARRAY(SELECT e.ctid FROM th.edges e
@@ -551,10 +562,6 @@ BEGIN
     IF edges = th.flow_page() THEN
         INSERT INTO th.errands (flow, source, after_target, after_position)
         SELECT m.flow, m.seq, 0, 0 FROM th.members m WHERE m.seq = ANY (news) ORDER BY m.seq;
-    END IF;
-    IF cardinality(news) < cardinality(p_seqs) OR news IS NULL THEN
-        PERFORM th.note(ARRAY(SELECT seq FROM unnest(p_seqs) AS seq WHERE seq <> ALL (
-            coalesce(news, '{}'))));
     END IF;
     IF full_flows IS NOT NULL THEN
         PERFORM th.flows_end_or_reopen(p_now, full_flows);
