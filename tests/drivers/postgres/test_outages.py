@@ -14,7 +14,7 @@ from tests.proxy import TcpProxy
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
-WANT = Want(("default",), 10, 30.0)
+WANT = Want(("default",), 10, 600.0)
 
 
 def run(server: PostgresServer, statement: str, *arguments: object) -> None:

@@ -16,7 +16,7 @@ from tests.servers.redis import RedisCluster, RedisServer
 
 SHARDS = 12
 HOLDER = "h"
-WANT = Want(("default",), 128, 30.0)
+WANT = Want(("default",), 128, 600.0)
 
 
 def chord(driver: RedisDriver, members: int) -> tuple[str, list[str], str]:

@@ -22,7 +22,7 @@ from tests.proxy import TcpProxy
 from tests.servers.redis import RedisServer, is_synced
 from tests.waiting import wait_until
 
-WANT = Want(("default",), 16, 30.0)
+WANT = Want(("default",), 16, 600.0)
 
 
 @pytest.fixture
