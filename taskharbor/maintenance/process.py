@@ -49,6 +49,7 @@ class MaintenanceProcess:
         self._listener: Listener | None = None
         self._alive_at = 0.0
         self._stopping = False
+        self._refused = False
         self._service = Service(
             partial(open_shared, config.url),
             lease_seconds=config.lease_seconds,
@@ -63,13 +64,16 @@ class MaintenanceProcess:
         )
 
     def run(self) -> ExitCode:
-        """Until the supervisor ends it. A store that can't ever work is reported at once."""
+        """Until the supervisor ends it. A store that can't ever work is reported at once, and one
+        that no longer can as soon as that is known: what can still be settled then is, until the
+        supervisor has stopped the children."""
         try:
             self._service.connect()
         except StoreUnavailable as error:
             _log.error("the store is away; trying again until it is back", error=str(error))
         except TaskHarborError as error:
-            self._channel.send("failed", error=str(error))
+            final = self._service.outdated is not None
+            self._channel.send("failed", error=str(error), final=final)
             return ExitCode.CONFIGURATION
         self._channel.send("ready")
         while not (self._channel.closed or (self._stopping and self._service.idle)):
@@ -84,6 +88,7 @@ class MaintenanceProcess:
             return
         now = time.monotonic()
         sleep = self._service.step(now)
+        self._refuse_if_outdated()
         self._listen()
         if now >= self._alive_at:
             self._channel.send("alive")
@@ -97,6 +102,12 @@ class MaintenanceProcess:
         if self._hinted in ready:
             self._hinted.take()
             self._service.hint()
+
+    def _refuse_if_outdated(self) -> None:
+        """Tell the supervisor, once, that the store became a newer TaskHarbor's."""
+        if self._service.outdated is not None and not self._refused:
+            self._channel.send("failed", error=str(self._service.outdated), final=True)
+            self._refused = True
 
     def _handle(self, frame: Frame) -> None:
         match frame.pop("kind"):

@@ -47,7 +47,9 @@ def run_maintenance(config: MaintenanceConfig) -> int:
     """Run until TERM or INT; the exit code.
 
     Raises ConfigurationError and StoreErrors for a store that can't ever work; one that is only
-    away is waited for. May be killed at any time: every step is one transaction of the store.
+    away is waited for. When a newer TaskHarbor migrates it, this ends with
+    ``ExitCode.CONFIGURATION``. May be killed at any time: every step is one transaction of the
+    store.
     """
     configure_logging(config.log_level, config.log_format, role="maintenance")
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -68,9 +70,12 @@ def run_maintenance(config: MaintenanceConfig) -> int:
         _log.error("the store is away; trying again until it is back", error=str(error))
     _log.info("maintenance started", store=without_secrets(config.url))
     with _StopSignal() as stop:
-        while not stop.asked(service.step(time.monotonic())):
+        while not (stop.asked(service.step(time.monotonic())) or service.outdated):
             pass
     service.close()
+    if service.outdated is not None:
+        _log.error("maintenance can't use the store", error=str(service.outdated))
+        return ExitCode.CONFIGURATION
     _log.info("maintenance stopped")
     return ExitCode.OK
 

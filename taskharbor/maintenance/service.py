@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from random import Random
 
 from taskharbor.decision import Lost, decide
-from taskharbor.drivers.base import Examinable, InspectableDriver, Renewal
+from taskharbor.drivers.base import Examinable, InspectableDriver, Renewal, Scripted
 from taskharbor.drivers.registry import connect
-from taskharbor.errors import ConfigurationError, StoreError, StoreUnavailable
+from taskharbor.errors import ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
 from taskharbor.ids import new_id
 from taskharbor.lease import Guard, Reservation, Verdict
 from taskharbor.maintenance.leader import Leader
@@ -32,6 +32,8 @@ from taskharbor.worker.logs import get_logger
 from taskharbor.worker.restarts import Restarts
 
 FIRST_RETRY_SECONDS = 0.01
+SCHEMA_SECONDS = 5.0
+"""How often to look whether a newer TaskHarbor has migrated the store."""
 
 _log = get_logger("taskharbor.maintenance")
 
@@ -99,8 +101,11 @@ class Service:
         self._lost: dict[int, LostChild] = {}
         self._silent: dict[str, Silent] = {}
         self._examined = False
+        self._look_at_schema_at = now
         self._duties: _Duties | None = None
         self.driver: InspectableDriver | None = None
+        self.outdated: SchemaMismatch | None = None
+        """The store is a newer TaskHarbor's, so this process can't ever work with it again."""
 
     def child_lost(self, child: LostChild) -> None:
         """To be settled as soon as the store answers; a number known already is a repetition."""
@@ -115,7 +120,8 @@ class Service:
             self._duties.scheduler.hint()
 
     def connect(self) -> InspectableDriver:
-        """The driver; raises what ``open_store`` raises."""
+        """The driver; raises what ``open_store`` raises. The first call raises StoreErrors, too,
+        SchemaMismatch among them for a store that is newer than this code."""
         if self.driver is None:
             self.driver = self._open_store()
             self._duties = _Duties(
@@ -126,6 +132,7 @@ class Service:
                 ),
                 pruner=Pruner(self.driver),
             )
+            self._look_at_schema(self.driver, time.monotonic())
         return self.driver
 
     def step(self, now: float) -> float:
@@ -135,17 +142,34 @@ class Service:
             try:
                 self._next_at = self._round(now)
             except StoreError as error:
+                if isinstance(error, SchemaMismatch):
+                    self._look_at_schema_at = now
                 self._next_at = self._retry_at = self._store_failed(now, error)
         return max(0.0, self._next_at - time.monotonic())
 
     def _round(self, now: float) -> float:
         driver = self.connect()
+        self._look_at_schema(driver, now)
         self._look_at_settings(driver)
         self._settle_lost(driver)
         self._renew_silent(driver)
-        next_at = self._lead(now)
+        # What is to come is for those who know the store.
+        next_at = now + SCHEMA_SECONDS if self.outdated is not None else self._lead(now)
         self._store_answered(now, driver)
         return next_at
+
+    def _look_at_schema(self, driver: InspectableDriver, now: float) -> None:
+        """Raises SchemaMismatch for one that is newer than this code. One that is older, or not
+        there, may be migrated any moment: the calls that miss it say so until then."""
+        if now < self._look_at_schema_at or self.outdated is not None:
+            return
+        if isinstance(driver, Scripted):
+            try:
+                driver.pending()
+            except SchemaMismatch as error:
+                self.outdated = error
+                raise
+        self._look_at_schema_at = now + SCHEMA_SECONDS
 
     def _look_at_settings(self, driver: InspectableDriver) -> None:
         """Once, when the store first answers: what ``doctor`` would say about its settings."""

@@ -52,7 +52,7 @@ class Caretaker:
         self.ready = False
         """Whether it was ready once: only then may children start."""
         self.refused: str | None = None
-        """Why the store can't ever work, found before anything ran."""
+        """Why the store can't ever work: found before anything ran, or later and for good."""
 
     @property
     def process(self) -> Subprocess | None:
@@ -131,7 +131,7 @@ class Caretaker:
                 case "losses":
                     self.losses(frame["losses"])
                 case "failed":
-                    self._failed(frame["error"])
+                    self._failed(frame["error"], final=frame["final"])
 
     def end(self) -> None:
         """Ask it to end, and wait; it gives up the lead on its way."""
@@ -167,8 +167,8 @@ class Caretaker:
         self.ready = True
         self._restarts.lives()
 
-    def _failed(self, error: str) -> None:
-        if not self.ready:
+    def _failed(self, error: str, *, final: bool) -> None:
+        if final or not self.ready:
             self.refused = error
         _log.error("maintenance can't use the store", error=error)
 

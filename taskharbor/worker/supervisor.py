@@ -126,7 +126,7 @@ class Supervisor:
         due = [self._caretaker.tick(now), self._nursery.look_at_orphans(now)]
         if self._caretaker.refused is not None and self._failure is None:
             self._failure = self._caretaker.refused
-            self._stop(now, 0.0)
+            self._stop(now, self._config.grace_seconds)
         self._notice_ended_generations(now)
         if not self._stopping:
             due += [self._load_due(now), self._reload_due(now), self._fill(now)]

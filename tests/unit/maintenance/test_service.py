@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 
 from taskharbor.drivers.base import InspectableDriver, Want
-from taskharbor.errors import ConfigurationError, StoreUnavailable
+from taskharbor.errors import ConfigurationError, SchemaMismatch, StoreUnavailable
 from taskharbor.maintenance.losses import Loss
 from taskharbor.maintenance.lost import LostChild
-from taskharbor.maintenance.service import Listeners, Service, Silent, open_shared
+from taskharbor.maintenance.service import (
+    SCHEMA_SECONDS,
+    Listeners,
+    Service,
+    Silent,
+    open_shared,
+)
 from taskharbor.states import Move, State
 from taskharbor.worker.table import Phase, SlotState
 from tests.unit.maintenance.store import LEASE_SECONDS, Shop
@@ -37,6 +43,26 @@ class Flaky:
             return method(*args, **kwargs)
 
         return call
+
+
+class Versioned(Flaky):
+    """A store with a schema, which a newer TaskHarbor migrates when ``newer`` is set."""
+
+    newer = False
+
+    def version(self) -> int:
+        return 1
+
+    def migrate(self) -> list[str]:
+        return []
+
+    def pending(self) -> list[str]:
+        if self.newer:
+            raise SchemaMismatch("the schema is newer")
+        return []
+
+    def script(self) -> str:
+        return ""
 
 
 class Heard:
@@ -229,3 +255,33 @@ def test_closing_gives_up_the_lead(shop: Shop, service: Service) -> None:
 def test_a_store_that_only_this_process_sees_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="memory://name"):
         open_shared("memory://")
+
+
+def test_a_schema_that_became_newer_is_noticed_and_what_was_lost_is_still_settled(
+    shop: Shop, heard: Heard
+) -> None:
+    (job,) = shop.running()
+    store: Any = Versioned(shop.driver)
+    service = Service(
+        lambda: store, lease_seconds=LEASE_SECONDS, listeners=heard.listeners(), rng=Random(1)
+    )
+    now = time.monotonic()
+    service.step(now)
+    store.newer = True
+    service.step(now + 0.5 * SCHEMA_SECONDS)
+    assert service.outdated is None
+    service.step(now := now + 2 * SCHEMA_SECONDS)
+    assert "newer" in str(service.outdated)
+    service.child_lost(died(1, slot(job.fence)))
+    service.step(now + SCHEMA_SECONDS)
+    assert heard.settled == [1]
+
+
+def test_a_schema_that_is_newer_from_the_start_is_refused(shop: Shop, heard: Heard) -> None:
+    store: Any = Versioned(shop.driver)
+    store.newer = True
+    service = Service(
+        lambda: store, lease_seconds=LEASE_SECONDS, listeners=heard.listeners(), rng=Random(1)
+    )
+    with pytest.raises(SchemaMismatch):
+        service.connect()
