@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from taskharbor import State, TaskHarbor
+from taskharbor.drivers.base import Migratable
 from taskharbor.worker.config import ExitCode
 from tests.drivers.postgres.support import a_namespace
 from tests.scenarios import shop
@@ -77,6 +78,7 @@ def test_a_worker_that_came_before_the_migration_waits_for_it(
     running = worker()
     (warning, *_) = running.wait_event("store does not answer")
     assert "taskharbor migrate" in warning["error"]
+    assert isinstance(app.driver, Migratable)
     app.driver.migrate()
     assert shop.noted.delay(2).get(timeout=PATIENCE_SECONDS) == 2
     assert running.stop() == ExitCode.OK
