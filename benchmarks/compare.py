@@ -2,8 +2,9 @@
 
 Each system drains the same no-op jobs with two worker processes on a server of its own with default
 durability, all in turns. What is compared is the rate from the first job done to the last, how
-fast one process enqueues, and what a job costs in CPU, workers and the store's server apart.
-``peers/catalogue.py`` has versions, settings, and what becomes of a job whose worker is killed.
+fast one process enqueues, what a job costs in CPU, workers and the store's server apart, and how
+soon idle workers start a job. ``peers/catalogue.py`` has versions, settings, and what becomes of a
+job whose worker is killed.
 
 Without ``--minutes`` one round, printed. With it as many rounds as fit, written into
 ``benchmarks/results/peers.json`` and ``docs/benchmarks.md``. A system that cannot be installed or
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from harness.charts import peer_charts, titled
 from harness.environments import NotInstalled, environment
 from harness.figures import Figure, Metric, Record, cell, rounded
 from harness.peers import Failed, Run, drain, server_versions
+from harness.pickups import pickup
 from harness.report import Report, described, markdown, replace_section, show, write_charts
 from harness.rounds import Step, in_rounds
 from peers.catalogue import BATCH_LOOP, PEERS, TASKHARBOR, Peer
@@ -36,6 +39,8 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = "results kept"
 NOT_KEPT = "results not kept"
 COST_UNIT = "CPU s per 1,000 jobs"
+PICKUPS = 100
+"""Jobs whose pickup is timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,19 @@ class Comparison:
             if found.cost.store is not None:
                 self.record.add(peer.subject, store, found.cost.store)
 
+    def measure_pickup(self, peer: Peer) -> None:
+        """As above, with results kept."""
+        if peer.subject in self.record.errors:
+            return
+        jobs = max(20, int(PICKUPS * self.share))
+        try:
+            found = pickup(Run(peer, self.pythons[peer], jobs, results=True))
+        except (Failed, ServerFailed) as error:
+            self.failed(peer, error)
+            return
+        for metric, value in zip(pickup_metrics(peer.section), found, strict=True):
+            self.record.add(peer.subject, metric, value)
+
     def failed(self, peer: Peer, error: Exception) -> None:
         self.record.errors[peer.subject] = " ".join(str(error).split())
         print(f"  {peer.subject}: {error}", flush=True)
@@ -99,9 +117,17 @@ def cost_metrics(section: str) -> list[Metric]:
     ]
 
 
+def pickup_metrics(section: str) -> list[Metric]:
+    return [
+        Metric(name_of("pickup", section, percent), f"pickup, {percent}", "ms", section)
+        for percent in ("p50", "p99")
+    ]
+
+
 def columns(section: str) -> list[Metric]:
     rates = [drain_metric(section, KEPT), drain_metric(section, NOT_KEPT), enqueue_metric(section)]
-    return [*rates, *cost_metrics(section)]
+    one_by_one = section in {peer.section for peer in PEERS if not peer.work}
+    return [*rates, *cost_metrics(section), *(pickup_metrics(section) if one_by_one else [])]
 
 
 def name_of(*parts: str) -> str:
@@ -122,19 +148,20 @@ def main() -> None:
         for peer in chosen:
             print(f"installing {peer.name}", flush=True)
             comparison.install(peer, options.environments or Path(scratch))
-        steps = [
-            Step(
-                f"{peer.subject}, {KEPT if results else NOT_KEPT}",
-                partial(comparison.measure, peer, results),
-            )
-            for peer in chosen
-            for results in ((True, False) if peer.optional_results else (True,))
-        ]
+        steps = [step for peer in chosen for step in steps_of(comparison, peer)]
         rounds = in_rounds(steps, minutes=options.minutes, rounds=options.rounds)
     report = finished(comparison, rounds, chosen)
     show(report.figures)
     if options.minutes is not None:
         write(report, options.into, chosen)
+
+
+def steps_of(comparison: Comparison, peer: Peer) -> Iterator[Step]:
+    for results in (True, False) if peer.optional_results else (True,):
+        kind = KEPT if results else NOT_KEPT
+        yield Step(f"{peer.subject}, {kind}", partial(comparison.measure, peer, results))
+    if not peer.work:
+        yield Step(f"{peer.subject}, pickup", partial(comparison.measure_pickup, peer))
 
 
 def parsed() -> argparse.Namespace:
@@ -216,24 +243,27 @@ def facts(chosen: list[Peer]) -> str:
 
 
 def where_peers_win(report: Report, chosen: list[Peer], section: str) -> str:
-    """A sentence for each column. The batch loop is no peer: it keeps no promise."""
+    """A part for each column. The batch loop is no peer: it keeps no promise."""
     found = {(figure.subject, figure.metric): figure.median for figure in report.figures}
-    sentences = []
-    for metric in (
-        drain_metric(section, KEPT),
-        drain_metric(section, NOT_KEPT),
-        enqueue_metric(section),
-    ):
+    rivals = [
+        peer
+        for peer in chosen
+        if peer.section == section and peer.name not in (TASKHARBOR, BATCH_LOOP)
+    ]
+    parts = []
+    for metric in columns(section):
         ours = found.get((f"{TASKHARBOR}, {section}", metric))
+        if ours is None or metric.unit == COST_UNIT:
+            continue
+        sign = -1 if metric.unit == "ms" else 1  # the less, the better
         faster = [
             peer.name
-            for peer in chosen
-            if peer.section == section and peer.name not in (TASKHARBOR, BATCH_LOOP)
-            if ours is not None and found.get((peer.subject, metric), 0.0) > ours
+            for peer in rivals
+            if (theirs := found.get((peer.subject, metric))) is not None
+            and sign * theirs > sign * ours
         ]
-        if ours is not None:
-            sentences.append(f"{metric.title}: {', '.join(faster) or 'none'}")
-    return f"Faster than TaskHarbor here. {'; '.join(sentences)}." if sentences else ""
+        parts.append(f"{metric.title}: {', '.join(faster) or 'none'}")
+    return f"Faster than TaskHarbor here. {'; '.join(parts)}." if parts else ""
 
 
 def link(source: str) -> str:

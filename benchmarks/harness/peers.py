@@ -100,22 +100,27 @@ def drain(run: Run) -> Drained:
     """Raises `Failed` when the jobs cannot be enqueued or are not done in time."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory, server(run.peer) as store:
         ticks = Path(directory) / "ticks"
-        own = BENCHMARKS.parent if not run.peer.requirements else None
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(str(path) for path in (BENCHMARKS, own) if path),
-            "PEER_URL": store.url,
-            "PEER_RESULTS": "yes" if run.results else "no",
-            "PEER_MODE": run.peer.mode,
-            "PEER_TICKS": str(ticks),
-        }
+        environment = environment_of(run, store, ticks)
         seconds, commands = fill(run, environment)
         ticks.write_bytes(b"")
         with workers(commands, environment, Path(directory)) as (log, pids):
             return measured(run.jobs, ticks, log, lambda: Meter(pids, store, ticks), seconds)
 
 
+def environment_of(run: Run, store: Store, ticks: Path) -> dict[str, str]:
+    own = BENCHMARKS.parent if not run.peer.requirements else None
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(path) for path in (BENCHMARKS, own) if path),
+        "PEER_URL": store.url,
+        "PEER_RESULTS": "yes" if run.results else "no",
+        "PEER_MODE": run.peer.mode,
+        "PEER_TICKS": str(ticks),
+    }
+
+
 def fill(run: Run, environment: dict[str, str]) -> tuple[float, list[list[str]]]:
+    """Seconds, and how to start the workers. Without jobs it only makes what they need."""
     code = FILL.format(module=run.peer.module, jobs=run.jobs)
     try:
         done = subprocess.run(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from arq import create_pool
@@ -35,3 +36,13 @@ def fill(jobs: int) -> None:
         await pool.aclose()
 
     asyncio.run(send())
+
+
+def send(turns: Iterable[None]) -> None:
+    async def send_all() -> None:
+        pool = await create_pool(WorkerSettings.redis_settings)
+        for _ in turns:
+            await pool.enqueue_job("job")
+        await pool.aclose()
+
+    asyncio.run(send_all())

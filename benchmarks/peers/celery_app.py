@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 from celery import Celery
 
@@ -42,4 +43,10 @@ def job() -> None:
 def fill(jobs: int) -> None:
     with app.producer_pool.acquire() as producer:
         for _ in range(jobs):
+            job.apply_async(producer=producer)
+
+
+def send(turns: Iterable[None]) -> None:
+    with app.producer_pool.acquire() as producer:
+        for _ in turns:
             job.apply_async(producer=producer)

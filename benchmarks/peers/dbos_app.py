@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from collections.abc import Iterable
 
 from dbos import DBOS, DBOSClient, DBOSConfig
 
@@ -51,5 +52,12 @@ def prepare() -> None:
 def fill(jobs: int) -> None:
     client = DBOSClient(system_database_url=URL)
     for _ in range(jobs):
+        client.enqueue({"workflow_name": "job", "queue_name": QUEUE, "app_version": "1"})
+    client.destroy()
+
+
+def send(turns: Iterable[None]) -> None:
+    client = DBOSClient(system_database_url=URL)
+    for _ in turns:
         client.enqueue({"workflow_name": "job", "queue_name": QUEUE, "app_version": "1"})
     client.destroy()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -26,4 +27,9 @@ def job() -> None:
 
 def fill(jobs: int) -> None:
     for _ in range(jobs):
+        job.send()
+
+
+def send(turns: Iterable[None]) -> None:
+    for _ in turns:
         job.send()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 from huey import RedisHuey, SqliteHuey
 
@@ -38,4 +39,9 @@ def job() -> None:
 
 def fill(jobs: int) -> None:
     for _ in range(jobs):
+        job()
+
+
+def send(turns: Iterable[None]) -> None:
+    for _ in turns:
         job()

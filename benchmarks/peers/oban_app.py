@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 
 from oban import Oban, worker
 from oban.schema import install
@@ -44,3 +45,13 @@ def fill(jobs: int) -> None:
                 await oban.enqueue_many(TickWorker.new({}) for _ in range(min(1000, jobs - first)))
 
     asyncio.run(send())
+
+
+def send(turns: Iterable[None]) -> None:
+    async def send_all() -> None:
+        async with AsyncConnectionPool(os.environ["PEER_URL"], open=False) as pool:
+            oban = Oban(pool=pool)
+            for _ in turns:
+                await oban.enqueue(TickWorker.new({}))
+
+    asyncio.run(send_all())

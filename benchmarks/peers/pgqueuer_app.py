@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 
 import asyncpg
 from pgqueuer import PgQueuer
@@ -53,3 +54,14 @@ def fill(jobs: int) -> None:
         await connection.close()
 
     asyncio.run(send())
+
+
+def send(turns: Iterable[None]) -> None:
+    async def send_all() -> None:
+        connection = await asyncpg.connect(os.environ["PEER_URL"])
+        queries = Queries(AsyncpgDriver(connection))
+        for _ in turns:
+            await queries.enqueue("job", None)
+        await connection.close()
+
+    asyncio.run(send_all())

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 import psycopg
 
@@ -42,3 +43,9 @@ def fill(jobs: int) -> None:
             for number in range(jobs):
                 copy.write_row((number, "job"))
         connection.execute("ANALYZE jobs")
+
+
+def send(turns: Iterable[None]) -> None:
+    with psycopg.connect(os.environ["PEER_URL"], autocommit=True) as connection:
+        for number, _ in enumerate(turns):
+            connection.execute("INSERT INTO jobs VALUES (%s, 'job')", [number])

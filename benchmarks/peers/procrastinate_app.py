@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 
 from procrastinate import App, PsycopgConnector
 
@@ -44,3 +45,12 @@ def fill(jobs: int) -> None:
                 await job.batch_defer_async(*({} for _ in range(min(1000, jobs - first))))
 
     asyncio.run(send())
+
+
+def send(turns: Iterable[None]) -> None:
+    async def send_all() -> None:
+        async with app.open_async():
+            for _ in turns:
+                await job.defer_async()
+
+    asyncio.run(send_all())

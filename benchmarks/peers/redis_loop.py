@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 import msgpack
 from redis import Redis
@@ -39,3 +40,9 @@ def fill(jobs: int) -> None:
     for first in range(0, jobs, 1000):
         numbers = range(first, min(first + 1000, jobs))
         redis.rpush("jobs", *(msgpack.packb([f"{number:026}", "job"]) for number in numbers))
+
+
+def send(turns: Iterable[None]) -> None:
+    redis = Redis.from_url(os.environ["PEER_URL"])
+    for number, _ in enumerate(turns):
+        redis.rpush("jobs", msgpack.packb([f"{number:026}", "job"]))

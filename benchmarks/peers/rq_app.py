@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 from redis import Redis
 from rq import Queue, Retry
@@ -41,3 +42,9 @@ def fill(jobs: int) -> None:
                 for _ in range(min(AT_ONCE, jobs - first))
             ]
         )
+
+
+def send(turns: Iterable[None]) -> None:
+    queue = Queue(connection=Redis.from_url(os.environ["PEER_URL"]))
+    for _ in turns:
+        queue.enqueue(job, result_ttl=RESULT_SECONDS, retry=Retry(max=3))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from saq import Queue
@@ -38,3 +39,12 @@ def fill(jobs: int) -> None:
         await queue.disconnect()
 
     asyncio.run(send())
+
+
+def send(turns: Iterable[None]) -> None:
+    async def send_all() -> None:
+        for _ in turns:
+            await queue.enqueue("job", retries=5, ttl=RESULT_SECONDS)
+        await queue.disconnect()
+
+    asyncio.run(send_all())

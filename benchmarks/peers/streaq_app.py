@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 
 from streaq import Worker
 
@@ -25,3 +26,12 @@ def fill(jobs: int) -> None:
                 await worker.enqueue_many([job.enqueue() for _ in range(min(1000, jobs - first))])
 
     asyncio.run(send())
+
+
+def send(turns: Iterable[None]) -> None:
+    async def send_all() -> None:
+        async with worker:
+            for _ in turns:
+                await job.enqueue()
+
+    asyncio.run(send_all())

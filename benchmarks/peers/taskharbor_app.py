@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 
 from peers.ticks import tick
 from taskharbor import TaskHarbor
@@ -37,3 +38,8 @@ def prepare() -> None:
 
 def fill(jobs: int) -> None:
     app.enqueue_many([job.s() for _ in range(jobs)])
+
+
+def send(turns: Iterable[None]) -> None:
+    for _ in turns:
+        job.delay()

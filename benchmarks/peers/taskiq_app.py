@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterable
 
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
@@ -44,3 +45,13 @@ def fill(jobs: int) -> None:
         await broker.shutdown()
 
     asyncio.run(send())
+
+
+def send(turns: Iterable[None]) -> None:
+    async def send_all() -> None:
+        await broker.startup()
+        for _ in turns:
+            await job.kiq()
+        await broker.shutdown()
+
+    asyncio.run(send_all())

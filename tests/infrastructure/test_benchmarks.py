@@ -1,5 +1,6 @@
 """The benchmarks' own machinery: that figures are taken, not what they are."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -84,10 +85,18 @@ def test_measuring_writes_json_tables_and_charts(tmp_path: Path) -> None:
     assert all(figure["values"] and figure["median"] > 0 for figure in report["figures"])
 
 
+def functions_of(module: str) -> set[str]:
+    """Not imported: it needs the peer's own environment."""
+    tree = ast.parse((PEER_MODULES / f"{module}.py").read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
 def test_every_peer_is_pinned_and_has_its_module() -> None:
     for peer in PEERS:
         assert (PEER_MODULES / f"{peer.module}.py").exists()
         assert all("==" in requirement for requirement in peer.requirements)
+        # Jobs that are parts of a flow are not sent one by one.
+        assert functions_of(peer.module) >= ({"fill"} if peer.work else {"fill", "send"})
     assert len({peer.subject for peer in PEERS}) == len(PEERS)
 
 
