@@ -14,6 +14,7 @@ from taskharbor.conformance import (
     Conformance,
     Durable,
     Harness,
+    ScheduleHints,
     ShardedFlowing,
     Shared,
     SharedFlowing,
@@ -117,34 +118,34 @@ def cluster() -> Iterator[RedisCluster]:
         yield cluster
 
 
-class TestRedis(Conformance, Shared, Durable, SharedFlowing):
+class TestRedis(Conformance, Shared, Durable, ScheduleHints, SharedFlowing):
     @pytest.fixture
     def harness(self, server: RedisServer) -> Harness:
         return RedisHarness(server)
 
 
 @pytest.mark.system_servers
-class TestRedis7(Conformance, Shared, Durable, SharedFlowing):
+class TestRedis7(Conformance, Shared, Durable, ScheduleHints, SharedFlowing):
     @pytest.fixture
     def harness(self, server7: RedisServer) -> Harness:
         return RedisHarness(server7)
 
 
-class TestRedisCluster(Conformance, Shared, Durable, SharedFlowing, ShardedFlowing):
+class TestRedisCluster(Conformance, Shared, Durable, ScheduleHints, SharedFlowing, ShardedFlowing):
     @pytest.fixture
     def harness(self, cluster: RedisCluster) -> Harness:
         return ClusterHarness(cluster, SHARDS)
 
 
 @pytest.mark.long
-class TestRedisClusterOneShard(Conformance, Shared, Durable, SharedFlowing):
+class TestRedisClusterOneShard(Conformance, Shared, Durable, ScheduleHints, SharedFlowing):
     @pytest.fixture
     def harness(self, cluster: RedisCluster) -> Harness:
         return ClusterHarness(cluster, 1)
 
 
 @pytest.mark.long
-class TestRedisShards(Conformance, Shared, Durable, SharedFlowing, ShardedFlowing):
+class TestRedisShards(Conformance, Shared, Durable, ScheduleHints, SharedFlowing, ShardedFlowing):
     @pytest.fixture
     def harness(self, server: RedisServer) -> Harness:
         return RedisHarness(server, SHARDS)

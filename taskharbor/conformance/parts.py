@@ -36,7 +36,7 @@ from taskharbor.conformance.rules.transacting import (
     TransactionalSettleRules,
 )
 from taskharbor.conformance.rules.verdicts import StateRules, VerdictRules
-from taskharbor.conformance.rules.waiting import ResultRules, WaitRules
+from taskharbor.conformance.rules.waiting import HintRules, ResultRules, WaitRules
 from taskharbor.conformance.support import Suite
 from taskharbor.drivers.base import Capabilities, InspectableDriver
 from taskharbor.drivers.base import Transactional as Settles
@@ -74,6 +74,10 @@ class Flowing(FlowRules, BlockedRules, FlowCornerRules, FlowHistoryRules):
 
 class SharedFlowing(Flowing, FlowRaceRules):
     """For ``Capabilities.flows`` and ``shared``: in place of ``Flowing``."""
+
+
+class ScheduleHints(HintRules):
+    """For ``Capabilities.schedule_hints``."""
 
 
 class Sharded(ShardRules):
@@ -137,6 +141,7 @@ class Conformance(
             transactional_settle=isinstance(self, TransactionalSettle),
             migrates=isinstance(self, Migrates),
             flows=isinstance(self, Flowing),
+            schedule_hints=isinstance(self, ScheduleHints),
             sharded=isinstance(self, Sharded),
         )
         assert driver.capabilities.transactional_settle == isinstance(driver, Settles)

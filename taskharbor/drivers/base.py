@@ -39,6 +39,11 @@ from taskharbor.states import Reason, State
 
 CONTRACT_VERSION = 1
 
+SCHEDULE = ""
+"""In place of a queue, for ``wait``: see ``Capabilities.schedule_hints``."""
+SOON_SECONDS = 1.0
+"""Who looks this often at what is scheduled needs hints only of what is due sooner."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -50,6 +55,9 @@ class Capabilities:
     ``transactional_settle``: it implements :class:`Transactional`, and ``transactional_enqueue``.
     ``migrates``: it implements :class:`Migratable` and must be migrated before use.
     ``flows``: it implements :class:`taskharbor.drivers.flows.Flows`.
+    ``schedule_hints``: ``wait`` for :data:`SCHEDULE` returns when something was scheduled that is
+    due within ``SOON_SECONDS`` and before all that was scheduled already, and when a call left work
+    of flows that ``promote`` would do. Without, maintenance looks ten times a second.
     ``sharded``: its jobs lie in several shards, each job in the one that its id says. All rules
     hold inside a shard; over several, orders (of reserving, promoting, fences, listed jobs of the
     same moment) are each shard's own, a call may take less than its limit and say ``more``, and
@@ -63,6 +71,7 @@ class Capabilities:
     transactional_settle: bool = False
     migrates: bool = False
     flows: bool = False
+    schedule_hints: bool = False
     sharded: bool = False
 
 

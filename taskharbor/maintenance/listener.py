@@ -1,7 +1,8 @@
-"""Hints from the store that a job may be ready, handed to whoever sleeps.
+"""Hints from the store, handed to whoever sleeps: that a job may be ready, that one is due soon.
 
-One thread per worker listens for all its children. A store may answer "now" as long as a job is
-ready, so while every child is busy the thread must slow down by itself.
+One thread per worker listens for all its children, and one of the leader for itself. A store may
+answer "now" as long as a job is ready, so while every child is busy the thread must slow down by
+itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from random import Random
 
-from taskharbor.drivers.base import Driver
+from taskharbor.drivers.base import SCHEDULE, Driver
 from taskharbor.errors import StoreError
 from taskharbor.worker.logs import get_logger
 from taskharbor.worker.restarts import Restarts
@@ -87,3 +88,38 @@ class Listener:
             # Late, but never dropped: not every store says a second time what it said.
             self._hint()
             hinted_at = time.monotonic()
+
+
+class ScheduleListener:
+    """Listens for what is scheduled while this process leads: the others would only take its hints
+    away. Does nothing on a store that gives none."""
+
+    def __init__(self, *, hint: Callable[[], None], rng: Random) -> None:
+        self._hint = hint
+        self._rng = rng
+        self._listener: Listener | None = None
+        self._stopped: list[Listener] = []
+
+    def follow(self, driver: Driver | None, *, leads: bool) -> None:
+        """To be called after each look at who leads."""
+        if leads and self._listener is None and driver is not None:
+            if driver.capabilities.schedule_hints:
+                self._listener = Listener(
+                    driver, (SCHEDULE,), hint=self._hint, busy=lambda: False, rng=self._rng
+                )
+                self._listener.start()
+        elif not leads:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask the thread to end, within ``WAIT_SECONDS``."""
+        if self._listener is not None:
+            self._listener.stop()
+            self._stopped = [one for one in self._stopped if not one.join(0)]
+            self._stopped.append(self._listener)
+            self._listener = None
+
+    def join(self, seconds: float) -> bool:
+        """Whether all threads have ended."""
+        self._stopped = [one for one in self._stopped if not one.join(seconds)]
+        return not self._stopped

@@ -19,7 +19,7 @@ from functools import partial
 from random import Random
 
 from taskharbor.errors import StoreUnavailable, TaskHarborError
-from taskharbor.maintenance.listener import WAIT_SECONDS, Listener
+from taskharbor.maintenance.listener import WAIT_SECONDS, Listener, ScheduleListener
 from taskharbor.maintenance.losses import Loss
 from taskharbor.maintenance.lost import LostChild
 from taskharbor.maintenance.service import Listeners, Service, Silent, open_shared
@@ -47,6 +47,7 @@ class MaintenanceProcess:
         self._rng = Random()
         self._hinted = Wake.create()
         self._listener: Listener | None = None
+        self._schedule_listener = ScheduleListener(hint=self._hinted.add, rng=self._rng)
         self._alive_at = 0.0
         self._stopping = False
         self._refused = False
@@ -130,6 +131,7 @@ class MaintenanceProcess:
                 driver, self._queues, hint=self._hint, busy=self._wake.untaken, rng=self._rng
             )
             self._listener.start()
+        self._schedule_listener.follow(driver, leads=self._service.leads)
 
     def _hint(self) -> None:
         """From the listener's thread."""
@@ -147,11 +149,12 @@ class MaintenanceProcess:
         self._channel.send("lease_lost", holder=holder, fences=fences)
 
     def _close(self) -> None:
+        self._schedule_listener.stop()
         ended = True
         if self._listener is not None:
             self._listener.stop()
             ended = self._listener.join(2 * WAIT_SECONDS)
-        if ended:
+        if self._schedule_listener.join(2 * WAIT_SECONDS) and ended:
             self._service.close()
 
 

@@ -18,10 +18,12 @@ from random import Random
 from taskharbor import defaults
 from taskharbor.errors import ConfigurationError, InvalidLease, StoreUnavailable
 from taskharbor.lease import check_lease_seconds
+from taskharbor.maintenance.listener import WAIT_SECONDS, ScheduleListener
 from taskharbor.maintenance.service import Listeners, Service, open_shared
 from taskharbor.worker.banner import without_secrets
 from taskharbor.worker.config import ExitCode, LogFormat, LogLevel
 from taskharbor.worker.logs import configure_logging, get_logger
+from taskharbor.worker.wake import Wake
 
 _log = get_logger("taskharbor.maintenance")
 
@@ -53,6 +55,9 @@ def run_maintenance(config: MaintenanceConfig) -> int:
     """
     configure_logging(config.log_level, config.log_format, role="maintenance")
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    rng = Random()
+    hinted = Wake.create()
+    listener = ScheduleListener(hint=hinted.add, rng=rng)
     service = Service(
         partial(open_shared, config.url),
         lease_seconds=config.lease_seconds,
@@ -62,7 +67,7 @@ def run_maintenance(config: MaintenanceConfig) -> int:
             losses=lambda losses: None,
             lease_lost=lambda holder, lost: None,
         ),
-        rng=Random(),
+        rng=rng,
     )
     try:
         service.connect()
@@ -70,9 +75,13 @@ def run_maintenance(config: MaintenanceConfig) -> int:
         _log.error("the store is away; trying again until it is back", error=str(error))
     _log.info("maintenance started", store=without_secrets(config.url))
     with _StopSignal() as stop:
-        while not (stop.asked(service.step(time.monotonic())) or service.outdated):
-            pass
-    service.close()
+        while not (stop.asked(service.step(time.monotonic()), hinted) or service.outdated):
+            listener.follow(service.driver, leads=service.leads)
+            if hinted.take():
+                service.hint()
+    listener.stop()
+    if listener.join(2 * WAIT_SECONDS):
+        service.close()
     if service.outdated is not None:
         _log.error("maintenance can't use the store", error=str(service.outdated))
         return ExitCode.CONFIGURATION
@@ -103,10 +112,11 @@ class _StopSignal:
         self._ours.close()
         self._theirs.close()
 
-    def asked(self, seconds: float) -> bool:
-        """Whether to stop; waits for it up to ``seconds``."""
+    def asked(self, seconds: float, hinted: Wake) -> bool:
+        """Whether to stop; waits for that, or for a hint, up to ``seconds``."""
         if not self._seen:
-            select.select([self._ours], [], [], seconds)
+            readers: list[socket.socket | Wake] = [self._ours, hinted]
+            select.select(readers, [], [], seconds)
         return self._seen
 
     def _see(self, number: int, frame: object) -> None:

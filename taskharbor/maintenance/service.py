@@ -182,6 +182,11 @@ class Service:
         self._examined = True
 
     @property
+    def leads(self) -> bool:
+        """Whether this process did the leader's duties in the last step."""
+        return self._duties is not None and self._duties.leader.leads
+
+    @property
     def idle(self) -> bool:
         """Nothing is waiting to be settled."""
         return not self._lost

@@ -5,12 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_one
 
 import pytest
 
 from taskharbor.conformance.sharding import in_one_shard
 from taskharbor.conformance.support import FORGET_AT_ONCE, Suite, apply, put, take, take_one
-from taskharbor.drivers.base import InspectableDriver, Outcome
+from taskharbor.drivers.base import (
+    SCHEDULE,
+    CancelVerdict,
+    InspectableDriver,
+    Outcome,
+    RequeueVerdict,
+)
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
 
@@ -142,6 +149,44 @@ class WaitRules(Suite):
             put(live, "b", queue="other")
             apply(live, Settlement.release("a", take_one(live).fence))
             waiter.result(SOON)
+
+
+class HintRules(Suite):
+    """``schedule_hints``: who waits for the schedule hears of what is due sooner than all else."""
+
+    @pytest.mark.parametrize("way", ["enqueued", "retried", "requeued"])
+    def test_who_waits_hears_of_what_is_due_soon(self, live: InspectableDriver, way: str) -> None:
+        put(live, "later", delay=3600.0)
+        with ThreadPoolExecutor(1) as pool:
+            waiter = pool.submit(live.wait, [SCHEDULE], LONG)
+            deadline = time.monotonic() + SOON
+            while not waiter.done():
+                # It may not have been waiting yet; what was due before would be no news.
+                assert time.monotonic() < deadline, "no hint"
+                _schedule(live, way)
+                wait_for_one([waiter], 0.25)
+                assert live.cancel(["a"]) == [CancelVerdict.CANCELLED]
+                live.delete(["a"])
+
+    def test_a_wait_for_the_schedule_ends_with_its_time(self, live: InspectableDriver) -> None:
+        put(live, "ready")
+        started = time.monotonic()
+        live.wait([SCHEDULE], 0.2)
+        assert 0.19 <= time.monotonic() - started < SOON, "a ready job is no news of the schedule"
+
+
+def _schedule(live: InspectableDriver, way: str) -> None:
+    """A job that is due in half a second."""
+    if way == "enqueued":
+        put(live, "a", delay=0.5)
+        return
+    put(live, "a")
+    fence = take_one(live).fence
+    if way == "retried":
+        apply(live, Settlement.retry("a", fence, delay=0.5, error=b"error"))
+    else:
+        apply(live, Settlement.die("a", fence, error=None))
+        assert live.requeue(["a"], delay=0.5) == [RequeueVerdict.REQUEUED]
 
 
 def check_no_wake_up_is_lost(waiting: InspectableDriver, ending: InspectableDriver) -> None:

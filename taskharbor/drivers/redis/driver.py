@@ -40,7 +40,7 @@ RETIRED_SECONDS = 86_400.0
 class RedisDriver(Operators, FlowKeeping):
     """Safe to share between threads. No connection is made before the first call."""
 
-    capabilities = Capabilities(shared=True, durable=True, flows=True)
+    capabilities = Capabilities(shared=True, durable=True, flows=True, schedule_hints=True)
 
     def __init__(self, address: Address, clock: Clock | None = None) -> None:
         self.url = address.url

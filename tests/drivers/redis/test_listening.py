@@ -1,14 +1,21 @@
 """Wake-ups: the right number of listeners, soon, without asking all the time."""
 
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_some
+from contextlib import contextmanager
 
 import pytest
 import redis
 
-from taskharbor.conformance.support import apply, put, take_one
+from taskharbor import defaults
+from taskharbor.conformance.flow_support import quiesce, store
+from taskharbor.conformance.support import apply, get, put, take_one
+from taskharbor.drivers.base import SCHEDULE
 from taskharbor.drivers.redis import RedisDriver
 from taskharbor.drivers.redis import listening as listening_module
 from taskharbor.settlement import Settlement
@@ -112,6 +119,54 @@ def test_an_idle_listener_asks_no_more_than_once_a_second(
         driver.wait(["default"], 0.1)
     calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     assert calls <= 1 + (time.monotonic() - began)
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-m", "taskharbor", *arguments]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def test_an_idle_maintenance_looks_at_each_duty_no_more_than_once_a_second(
+    connected: Connect, server: RedisServer, client: redis.Redis
+) -> None:
+    driver = connected(server.url)
+    with running("maintenance", "--url", driver.url):
+        # Told of a job, it is up and listens.
+        wait_until(lambda: bool(list(client.scan_iter("*}:A:"))), what="maintenance to listen")
+        put(driver, "a", delay=0.3)
+        wait_until(lambda: get(driver, "a").state is State.READY, what="the job to be due")
+        client.config_resetstat()
+        began = time.monotonic()
+        time.sleep(4.0)
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        took = time.monotonic() - began
+    # Each second: promote, expired, listen; in five: lead three times, prune once.
+    assert calls <= 5 + 3.8 * took
+
+
+@pytest.mark.parametrize("what", ["an expiry", "a rest"])
+def test_who_waits_for_the_schedule_hears_of_flows(
+    connected: Connect, server: RedisServer, what: str
+) -> None:
+    driver = connected(server.url)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(driver.wait, [SCHEDULE], LONG)
+        deadline = time.monotonic() + LONG
+        while not wait.done():
+            assert time.monotonic() < deadline, "no hint"
+            flow = driver.new_job_id(None)
+            # The many are more than one call may move.
+            size = 1 if what == "an expiry" else 2 * defaults.FLOW_PAGE
+            nodes = [driver.new_id_beside(flow) for _ in range(size)]
+            store(driver, *nodes, flow_id=flow, expires_in=0.5 if size == 1 else None)
+            wait_for_some([wait], 0.25)
+            driver.cancel_flow(flow)
+            quiesce(driver)
+            driver.delete_flow(flow)
 
 
 def test_a_waiter_for_a_result_asks_twice_and_is_told(

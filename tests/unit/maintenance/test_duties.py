@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
+import pytest
+
+from taskharbor.drivers.base import SOON_SECONDS
 from taskharbor.lease import Guard
 from taskharbor.maintenance import pruner, reaper, scheduler
 from taskharbor.maintenance.leader import TERM_SECONDS, Leader
 from taskharbor.maintenance.lulls import Lulls
 from taskharbor.maintenance.pruner import Pruner
 from taskharbor.maintenance.reaper import COURTESY_SECONDS, Reaper
-from taskharbor.maintenance.scheduler import LONGEST_SLEEP_SECONDS, Scheduler
+from taskharbor.maintenance.scheduler import UNTOLD_SLEEP_SECONDS, Scheduler
 from taskharbor.message import Retention
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
@@ -73,10 +77,10 @@ def test_a_due_job_becomes_ready_at_its_time(shop: Shop) -> None:
 def test_the_scheduler_never_sleeps_past_its_limit(shop: Shop) -> None:
     duty = Scheduler(shop.driver)
     duty.step(0.0)
-    assert duty.look_at == LONGEST_SLEEP_SECONDS
+    assert duty.look_at == UNTOLD_SLEEP_SECONDS
     shop.enqueue(delay=3600.0)
     duty.step(1.0)
-    assert duty.look_at == 1.0 + LONGEST_SLEEP_SECONDS
+    assert duty.look_at == 1.0 + UNTOLD_SLEEP_SECONDS
 
 
 def test_while_jobs_become_due_it_looks_more_often(shop: Shop) -> None:
@@ -89,7 +93,21 @@ def test_while_jobs_become_due_it_looks_more_often(shop: Shop) -> None:
     duty.step(1.0)
     assert duty.look_at == 1.0 + scheduler.BUSY_SLEEP_SECONDS
     duty.step(2.0)
-    assert duty.look_at == 2.0 + LONGEST_SLEEP_SECONDS
+    assert duty.look_at == 2.0 + UNTOLD_SLEEP_SECONDS
+
+
+def test_told_of_what_is_due_soon_it_sleeps_longer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = replace(shop.driver.capabilities, schedule_hints=True)
+    monkeypatch.setattr(shop.driver, "capabilities", told)
+    shop.enqueue(delay=0.05)
+    duty = Scheduler(shop.driver)
+    duty.step(0.0)
+    assert abs(duty.look_at - 0.05) < 1e-6
+    shop.clock.advance(0.05)
+    duty.step(0.05)
+    assert duty.look_at == 0.05 + SOON_SECONDS
 
 
 def test_a_hint_makes_it_look_soon_but_not_at_every_hint(shop: Shop) -> None:

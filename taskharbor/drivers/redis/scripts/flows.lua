@@ -432,6 +432,7 @@ local function seal(flow)
   if head.expires_in then
     flow.s.x = now + head.expires_in
     zput('V', flow.id, flow.s.x)
+    is_due_at(flow.s.x)
   end
   put_errand('f' .. flow.id, flow)
 end
@@ -453,4 +454,5 @@ before_flush = function()
     if flow and flow.dirty then hput('S', id, cmsgpack.pack(flow.s)) end
   end
   for place = first_errand, #agenda do zput('a', agenda[place].name, agenda[place].cursor) end
+  if is_busy() then is_due_at(0) end
 end

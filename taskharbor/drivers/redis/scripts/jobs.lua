@@ -122,37 +122,40 @@ local function unpack_mutable(stored)
   return m
 end
 
-local REST = {'c', 'u', 'y', 'e', 'n', 'w'}
+local pack_mutable
+do
+  local REST = {'c', 'u', 'y', 'e', 'n', 'w'}
 
-local function pack_mutable(job)
-  local m = job.m
-  local rest, flags = nil, job.flags % 2
-  for _, name in ipairs(REST) do
-    if m[name] then
-      rest = rest or {}
-      rest[name] = m[name]
+  pack_mutable = function(job)
+    local m = job.m
+    local rest, flags = nil, job.flags % 2
+    for _, name in ipairs(REST) do
+      if m[name] then
+        rest = rest or {}
+        rest[name] = m[name]
+      end
     end
+    if not REASON[m.r] then
+      rest = rest or {}
+      rest.r = m.r
+    end
+    local fence, reserved, moment, holder = m.f or 0, m.t or 0, m.x or 0, m.h or ''
+    if TERMINAL[m.s] then fence, moment = m.z or 0, m.q end
+    local last = m.g
+    if last and m.s == 'succeeded' and m.z == last[1] then
+      flags = flags + CLEAN
+      reserved, holder = last[4], last[3]
+    elseif last then
+      rest = rest or {}
+      rest.g = last
+    end
+    if rest then flags = flags - flags % 2 end
+    if job.member then flags = flags + MEMBER end
+    return struct.pack(
+      MUTABLE, STATE[m.s], REASON[m.r] or 0, flags, m.a, m.l, fence, m.d, reserved, moment,
+      job.retention[1], #job.queue, job.queue, #holder, holder
+    ) .. (rest and cmsgpack.pack(rest) or '')
   end
-  if not REASON[m.r] then
-    rest = rest or {}
-    rest.r = m.r
-  end
-  local fence, reserved, moment, holder = m.f or 0, m.t or 0, m.x or 0, m.h or ''
-  if TERMINAL[m.s] then fence, moment = m.z or 0, m.q end
-  local last = m.g
-  if last and m.s == 'succeeded' and m.z == last[1] then
-    flags = flags + CLEAN
-    reserved, holder = last[4], last[3]
-  elseif last then
-    rest = rest or {}
-    rest.g = last
-  end
-  if rest then flags = flags - flags % 2 end
-  if job.member then flags = flags + MEMBER end
-  return struct.pack(
-    MUTABLE, STATE[m.s], REASON[m.r] or 0, flags, m.a, m.l, fence, m.d, reserved, moment,
-    job.retention[1], #job.queue, job.queue, #holder, holder
-  ) .. (rest and cmsgpack.pack(rest) or '')
 end
 
 local function first_due(job)
@@ -235,9 +238,24 @@ local function flush_hashes()
 end
 
 local before_flush -- of flows.lua
+-- Whoever promotes sleeps until what was due first, but not longer than SOON: it is told of what is
+-- due before that. Its listener names no queue.
+local is_due_at, hint_schedule
+do
+  local SOON, earliest = 1000000, math.huge
+
+  is_due_at = function(moment) earliest = math.min(earliest, moment) end
+
+  hint_schedule = function()
+    if earliest >= now + SOON then return end
+    local known = redis.call('ZRANGE', prefix .. 's', 0, 0, 'WITHSCORES')[2]
+    if not known or earliest < tonumber(known) then wake('', 1) end
+  end
+end
 
 local function flush()
   if before_flush then before_flush() end
+  hint_schedule()
   for id, job in pairs(jobs) do
     if job and job.dirty then hput('m', id, pack_mutable(job)) end
   end
@@ -292,7 +310,9 @@ local function line_up(job, state, reason, due)
     zput('r:' .. job.queue, job.id, ready_score(job))
     wake(job.queue, 1)
   elseif state == 'scheduled' then
-    zput('s', job.id, job.expires and math.min(due, job.expires) or due)
+    local moment = job.expires and math.min(due, job.expires) or due
+    zput('s', job.id, moment)
+    is_due_at(moment)
   end
   count(job.queue, state, 1)
   save(job)
@@ -309,16 +329,18 @@ local function drop_key(job)
   if held and cmsgpack.unpack(held)[1] == job.id then hput('k', name, false) end
 end
 
-local anyone_waits
+local tell -- whoever waits for the end of a job
+do
+  local anyone_waits
 
--- Whoever waits for the end of a job.
-local function tell(id)
-  if anyone_waits == nil then anyone_waits = redis.call('EXISTS', prefix .. 'W') == 1 end
-  if not anyone_waits then return end
-  local channels = hget('W', id)
-  if not channels then return end
-  announce(channels)
-  hput('W', id, false)
+  tell = function(id)
+    if anyone_waits == nil then anyone_waits = redis.call('EXISTS', prefix .. 'W') == 1 end
+    if not anyone_waits then return end
+    local channels = hget('W', id)
+    if not channels then return end
+    announce(channels)
+    hput('W', id, false)
+  end
 end
 
 local function forget_edges(id)

@@ -25,7 +25,8 @@
 --   T         hash  id -> msgpack [fence, state, until]: tombstones;  t: zset of them by end
 --   n:<queue> hash  counts by state;  Q: set of queues;  P: set of paused queues
 --   X         zset  retired holders by when they may be forgotten
---   A:<queue> zset  channels of listeners by when they began to wait for a job; expires by itself
+--   A:<queue> zset  channels of listeners by when they began to wait for a job; expires by itself.
+--             "A:" of those who wait for what is scheduled
 --   W         hash  id -> channels that wait for its end, by spaces; expires by itself
 --   F, S      hash  flow -> what never changes, what changes; see flows.lua
 --   N:<flow>  hash  number -> id of a flow's jobs
