@@ -55,10 +55,28 @@ def run_maintenance(config: MaintenanceConfig) -> int:
     """
     configure_logging(config.log_level, config.log_format, role="maintenance")
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    rng = Random()
     hinted = Wake.create()
-    listener = ScheduleListener(hint=hinted.add, rng=rng)
-    service = Service(
+    service = _service(config)
+    listener = ScheduleListener(hint=hinted.add, rng=Random())
+    with _StopSignal() as stop:
+        _connect(service)
+        _log.info("maintenance started", store=without_secrets(config.url))
+        while not (stop.asked(service.step(time.monotonic()), hinted) or service.outdated):
+            listener.follow(service.driver, leads=service.leads)
+            if hinted.take():
+                service.hint()
+        listener.stop()
+        if listener.join(2 * WAIT_SECONDS):
+            service.close()
+    if service.outdated is not None:
+        _log.error("maintenance can't use the store", error=str(service.outdated))
+        return ExitCode.CONFIGURATION
+    _log.info("maintenance stopped")
+    return ExitCode.OK
+
+
+def _service(config: MaintenanceConfig) -> Service:
+    return Service(
         partial(open_shared, config.url),
         lease_seconds=config.lease_seconds,
         listeners=Listeners(
@@ -67,26 +85,15 @@ def run_maintenance(config: MaintenanceConfig) -> int:
             losses=lambda losses: None,
             lease_lost=lambda holder, lost: None,
         ),
-        rng=rng,
+        rng=Random(),
     )
+
+
+def _connect(service: Service) -> None:
     try:
         service.connect()
     except StoreUnavailable as error:
         _log.error("the store is away; trying again until it is back", error=str(error))
-    _log.info("maintenance started", store=without_secrets(config.url))
-    with _StopSignal() as stop:
-        while not (stop.asked(service.step(time.monotonic()), hinted) or service.outdated):
-            listener.follow(service.driver, leads=service.leads)
-            if hinted.take():
-                service.hint()
-    listener.stop()
-    if listener.join(2 * WAIT_SECONDS):
-        service.close()
-    if service.outdated is not None:
-        _log.error("maintenance can't use the store", error=str(service.outdated))
-        return ExitCode.CONFIGURATION
-    _log.info("maintenance stopped")
-    return ExitCode.OK
 
 
 class _StopSignal:
