@@ -22,6 +22,7 @@ import redis
 from tests.chaos.orders import LEASE_SECONDS
 from tests.chaos.posts import Post, Role
 from tests.chaos.sites import PostgresSite, RedisSite, ServerSite, Site, SQLiteSite, Undo
+from tests.family import family
 
 
 class Missed(Exception):
@@ -186,13 +187,12 @@ class PauseStore(Fault):
 
     def strike(self, scene: Scene) -> Undo:
         assert scene.site.server_pid is not None
-        server = psutil.Process(scene.site.server_pid)
-        family = [server, *server.children(recursive=True)]
-        for process in family:
+        processes = family(psutil.Process(scene.site.server_pid))
+        for process in processes:
             _send(process, signal.SIGSTOP, missed_is_fine=True)
 
         def resume() -> None:
-            for process in family:
+            for process in processes:
                 _send(process, signal.SIGCONT, missed_is_fine=True)
 
         return resume

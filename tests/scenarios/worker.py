@@ -14,6 +14,7 @@ from typing import Any, Self
 import psutil
 
 from taskharbor.worker.config import WorkerConfig
+from tests.family import family
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,11 +86,10 @@ class Worker:
     def processes(self) -> list[psutil.Process]:
         """All living processes of the tree, the supervisor first."""
         try:
-            supervisor = psutil.Process(self.pid)
-            family = [supervisor, *supervisor.children(recursive=True)]
+            living = family(psutil.Process(self.pid))
         except psutil.NoSuchProcess:
-            family = []
-        ours = [p for p in family if _name(p).startswith("th-") or p.pid == self.pid]
+            living = []
+        ours = [p for p in living if _name(p).startswith("th-") or p.pid == self.pid]
         self._known.update({p.pid: p for p in ours})
         return ours
 

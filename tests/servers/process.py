@@ -29,6 +29,7 @@ from typing import Self
 
 import psutil
 
+from tests.family import family
 from tests.waiting import wait_until
 
 START_SECONDS = 90.0
@@ -272,8 +273,7 @@ class ServerProcess(ABC):
 
     def _family(self) -> list[psutil.Process]:
         try:
-            parent = psutil.Process(self.pid)
-            return [parent, *parent.children(recursive=True)]
+            return family(psutil.Process(self.pid))
         except psutil.NoSuchProcess:
             return []
 
