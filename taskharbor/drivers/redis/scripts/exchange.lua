@@ -18,6 +18,15 @@ local codes = {}
 
 -- include rows.lua
 
+-- Where a part of MUTABLE begins, from 1.
+local AT_FLAGS, AT_ATTEMPTS, AT_DUE, AT_RESERVED, AT_MOMENT, AT_KEEP = 3, 4, 20, 28, 36, 44
+local AT_QUEUE = 53
+-- Places in the lists of jobs.lua.
+local READY, SUCCEEDED = 2, 4
+local RESERVED_REASON, SUCCEEDED_REASON = 3, 4
+
+local TOGETHER = 128 -- ids in a member of Z, at most
+
 -- Clean successes -----------------------------------------------------------------------------
 
 local slow = {} -- places of the settlements that need more
@@ -30,11 +39,11 @@ local function settle_clean(distinct, ids, fences, results, others)
   local moves, _, _, errors, losses, _, guards = unpack(others or {})
   local stored = distinct and many('m', ids) or {}
   local awaited = redis.call('EXISTS', prefix .. 'W') == 1 and many('W', ids) or {}
-  local unleased, kept = later('ZREM', 'l'), later('ZADD', 'z')
-  local mutables = later('HSET', 'm')
+  local unleased, mutables = later('ZREM', 'l'), later('HSET', 'm')
   written.m = mutables
   local results_put, no_longer_awaited = later('HSET', 'R'), later('HDEL', 'W')
   local let_go, ended = {}, {} -- holder -> ids; queue -> how many succeeded
+  local kept = {} -- for how long -> ids
   local gone, stones = {}, {} -- ids of those that are not kept, and their tombstones
 
   -- The code of the answer when a plain running job is `fence`'s to end; then it has succeeded.
@@ -66,9 +75,12 @@ local function settle_clean(distinct, ids, fences, results, others)
     if is_member then
       done[#done + 1] = id
     else
-      n = #kept
-      kept[n + 1] = now + keep
-      kept[n + 2] = id
+      local together = kept[keep]
+      if not together then
+        together = {}
+        kept[keep] = together
+      end
+      together[#together + 1] = id
     end
     if result then
       n = #results_put
@@ -77,6 +89,17 @@ local function settle_clean(distinct, ids, fences, results, others)
     end
     ended[queue] = (ended[queue] or 0) + 1
     return 'a4'
+  end
+
+  local function keep_together()
+    local ends = later('ZADD', 'Z')
+    for keep, together in pairs(kept) do
+      for first = 1, #together, TOGETHER do
+        local last = math.min(first + TOGETHER - 1, #together)
+        ends[#ends + 1] = text(now + keep)
+        ends[#ends + 1] = cmsgpack.pack({unpack(together, first, last)})
+      end
+    end
   end
 
   -- jobs.lua's `forget`. Such a job has neither key nor history nor error.
@@ -114,6 +137,7 @@ local function settle_clean(distinct, ids, fences, results, others)
       slow[#slow + 1] = i
     end
   end
+  keep_together()
   if #gone > 0 then forget_gone() end
   for queue, number in pairs(ended) do
     count(queue, 'running', -number)
@@ -215,6 +239,7 @@ local function take(lines, retry)
   fence = fence + (shard - fence) % shards - shards
   local lease_end = now + micros(want[3])
   local leased, leases, held = later('HSET', 'm'), later('ZADD', 'l'), later('SADD', 'H:' .. holder)
+  local lease_end_text = text(lease_end) -- once: of a number, Redis makes a text for each job
   local rows, parts = 0, {}
   local row_start = seconds(now) .. seconds(lease_end) .. '\192'
   local row_end = row_start .. '\192\194' .. str(holder) .. '\192\192'
@@ -238,8 +263,8 @@ local function take(lines, retry)
     local _, enqueued, priority, _, queue, extra, at = struct.unpack(RAW, raw)
     local n = #leased
     leased[n + 1] = id
-    leased[n + 2] = begun .. struct.pack('>dd', fence, enqueued) .. ending(queue, extra)
-    leases[n + 1] = lease_end
+    leased[n + 2] = struct.pack('>c0ddc0', begun, fence, enqueued, ending(queue, extra))
+    leases[n + 1] = lease_end_text
     leases[n + 2] = id
     held[#held + 1] = id
     n = #parts
@@ -259,7 +284,7 @@ local function take(lines, retry)
       '>BBBI4I4d', RUNNING, RESERVED_REASON, flags, attempts + 1, losses, fence)
       .. string.sub(record, AT_DUE, AT_RESERVED - 1) .. struct.pack('>dd', now, lease_end)
       .. string.sub(record, AT_KEEP, AT_QUEUE + #queue - 1) .. struct.pack('>Hc0', #holder, holder)
-    leases[n + 1] = lease_end
+    leases[n + 1] = lease_end_text
     leases[n + 2] = id
     held[#held + 1] = id
     local _, enqueued, priority, _, _, extra, at = struct.unpack(RAW, raw)
@@ -350,111 +375,115 @@ end
 
 -- Everything else -----------------------------------------------------------------------------
 
-local SETTLED = {succeed = 'succeeded', die = 'dead', cancel = 'cancelled'}
-local VERDICTS = {
-  applied = 'a', already = 'l', mismatch = 'm', expired = 'e', not_running = 'r', not_found = 'f',
-  still_valid = 's',
-}
+-- A script has at most 200 local names at a time: these end with their block.
+local settle_slow
+do
+  local SETTLED = {succeed = 'succeeded', die = 'dead', cancel = 'cancelled'}
+  local VERDICTS = {
+    applied = 'a', already = 'l', mismatch = 'm', expired = 'e', not_running = 'r', not_found = 'f',
+    still_valid = 's',
+  }
 
--- lease.judge
-local function judge(id, fence, guard, terminal)
-  local job = read_job(id)
-  if not job then
-    local stone = terminal and hget('T', id)
-    if stone then
-      local fence_, _, ends = unpack(cmsgpack.unpack(stone))
-      if fence_ == fence and now < ends then return 'already', false end
+  -- lease.judge
+  local function judge(id, fence, guard, terminal)
+    local job = read_job(id)
+    if not job then
+      local stone = terminal and hget('T', id)
+      if stone then
+        local fence_, _, ends = unpack(cmsgpack.unpack(stone))
+        if fence_ == fence and now < ends then return 'already', false end
+      end
+      return 'not_found', false
     end
-    return 'not_found', false
+    local m = job.m
+    if m.s == 'running' then
+      if fence ~= m.f then return 'mismatch', job end
+      if guard == 'any' then return 'applied', job end
+      local expired = now >= m.x
+      if guard == 'expired' then return expired and 'applied' or 'still_valid', job end
+      return expired and 'expired' or 'applied', job
+    end
+    if not TERMINAL[m.s] then return 'not_running', job end
+    if fence ~= m.z then return 'mismatch', job end
+    return terminal and 'already' or 'not_running', job
   end
-  local m = job.m
-  if m.s == 'running' then
-    if fence ~= m.f then return 'mismatch', job end
-    if guard == 'any' then return 'applied', job end
-    local expired = now >= m.x
-    if guard == 'expired' then return expired and 'applied' or 'still_valid', job end
-    return expired and 'expired' or 'applied', job
-  end
-  if not TERMINAL[m.s] then return 'not_running', job end
-  if fence ~= m.z then return 'mismatch', job end
-  return terminal and 'already' or 'not_running', job
-end
 
--- The newest entry of the history is kept with the job, and its error is the job's last one; what
--- came before is in a list, which most jobs never have.
-local function remember(job, move, reason, error, loss)
-  if move == 'release' and not loss then return end
-  local m = job.m
-  local last = m.g
-  if last then
-    if last[7] == true then last[7] = hget('E', job.id) end
-    local entries = lists[job.id] or {}
-    lists[job.id] = entries
-    entries[#entries + 1] = cmsgpack.pack(last)
-    m.y = true
+  -- The newest entry of the history is kept with the job, and its error is the job's last one; what
+  -- came before is in a list, which most jobs never have.
+  local function remember(job, move, reason, error, loss)
+    if move == 'release' and not loss then return end
+    local m = job.m
+    local last = m.g
+    if last then
+      if last[7] == true then last[7] = hget('E', job.id) end
+      local entries = lists[job.id] or {}
+      lists[job.id] = entries
+      entries[#entries + 1] = cmsgpack.pack(last)
+      m.y = true
+    end
+    m.g = {m.f, m.a, m.h, m.t, now, reason, error and true or false}
   end
-  m.g = {m.f, m.a, m.h, m.t, now, reason, error and true or false}
-end
 
--- The two characters of the answer.
-local function code(verdict, state) return VERDICTS[verdict] .. (state and STATE[state] or 0) end
+  -- The two characters of the answer.
+  local function code(verdict, state) return VERDICTS[verdict] .. (state and STATE[state] or 0) end
 
-local function settle(
-  id, fence, move, reason, delay, result, error, loss, unknown, guard, awaits)
-  local terminal = SETTLED[move]
-  local verdict, job = judge(id, fence, guard, terminal)
-  if verdict ~= 'applied' then return code(verdict, job and job.m.s) end
-  local m = job.m
-  if awaits and not can_be_awaited(awaits) then return code('not_found', m.s) end
-  remember(job, move, reason, error, loss)
-  local length, asked = m.x - m.t, m.c
-  leave(job)
-  if error then hput('E', id, error) end
-  if loss then m.l = m.l + 1 end
-  if move == 'release' or move == 'snooze' or awaits then m.a = m.a - 1 end
-  if move == 'snooze' and unknown then
-    m.u = m.u or now
-  elseif move ~= 'release' then
-    m.u = nil
+  local function settle(
+    id, fence, move, reason, delay, result, error, loss, unknown, guard, awaits)
+    local terminal = SETTLED[move]
+    local verdict, job = judge(id, fence, guard, terminal)
+    if verdict ~= 'applied' then return code(verdict, job and job.m.s) end
+    local m = job.m
+    if awaits and not can_be_awaited(awaits) then return code('not_found', m.s) end
+    remember(job, move, reason, error, loss)
+    local length, asked = m.x - m.t, m.c
+    leave(job)
+    if error then hput('E', id, error) end
+    if loss then m.l = m.l + 1 end
+    if move == 'release' or move == 'snooze' or awaits then m.a = m.a - 1 end
+    if move == 'snooze' and unknown then
+      m.u = m.u or now
+    elseif move ~= 'release' then
+      m.u = nil
+    end
+    if terminal then
+      if result and terminal == 'succeeded' then hput('R', id, result) end
+      finish(job, terminal, reason, fence, length)
+      return code(verdict, jobs[id] and terminal)
+    end
+    if asked then
+      finish(job, 'cancelled', asked, fence, length)
+      return code(verdict, jobs[id] and 'cancelled')
+    end
+    local wait = micros(delay)
+    if awaits then
+      m.w = awaits
+      line_up(job, 'blocked', reason, now + wait)
+      local flow = load_flow(awaits)
+      flow.s.p = id
+      seal(flow)
+      return code(verdict, 'blocked')
+    end
+    local state = wait > 0 and 'scheduled' or 'ready'
+    line_up(job, state, reason, now + wait)
+    return code(verdict, state)
   end
-  if terminal then
-    if result and terminal == 'succeeded' then hput('R', id, result) end
-    finish(job, terminal, reason, fence, length)
-    return code(verdict, jobs[id] and terminal)
-  end
-  if asked then
-    finish(job, 'cancelled', asked, fence, length)
-    return code(verdict, jobs[id] and 'cancelled')
-  end
-  local wait = micros(delay)
-  if awaits then
-    m.w = awaits
-    line_up(job, 'blocked', reason, now + wait)
-    local flow = load_flow(awaits)
-    flow.s.p = id
-    seal(flow)
-    return code(verdict, 'blocked')
-  end
-  local state = wait > 0 and 'scheduled' or 'ready'
-  line_up(job, state, reason, now + wait)
-  return code(verdict, state)
-end
 
-local function settle_slow(ids, fences, results, others)
-  local moves, reasons, delays, errors, losses, unknowns, guards, awaits = unpack(others or {})
-  local slow_ids = {}
-  for n, i in ipairs(slow) do slow_ids[n] = ids[i] end
-  load_jobs(slow_ids)
-  preload('E', slow_ids)
-  for _, i in ipairs(slow) do
-    local result = results and results[i]
-    if others then
-      codes[i] = settle(
-        ids[i], fences[i], moves[i], reasons[i], delays[i], result, errors[i], losses[i],
-        unknowns[i], guards[i], awaits and awaits[i])
-    else
-      codes[i] = settle(
-        ids[i], fences[i], 'succeed', 'succeeded', 0, result, false, false, false, 'valid')
+  function settle_slow(ids, fences, results, others)
+    local moves, reasons, delays, errors, losses, unknowns, guards, awaits = unpack(others or {})
+    local slow_ids = {}
+    for n, i in ipairs(slow) do slow_ids[n] = ids[i] end
+    load_jobs(slow_ids)
+    preload('E', slow_ids)
+    for _, i in ipairs(slow) do
+      local result = results and results[i]
+      if others then
+        codes[i] = settle(
+          ids[i], fences[i], moves[i], reasons[i], delays[i], result, errors[i], losses[i],
+          unknowns[i], guards[i], awaits and awaits[i])
+      else
+        codes[i] = settle(
+          ids[i], fences[i], 'succeed', 'succeeded', 0, result, false, false, false, 'valid')
+      end
     end
   end
 end

@@ -19,7 +19,9 @@
 --   s         zset  scheduled ids by when something is due: start or expiry
 --   l         zset  running ids by lease expiry
 --   H:<holder> set  running ids of a holder
---   z         zset  terminal ids by the end of their retention
+--   z         zset  terminal ids by the end of their retention, but for those of flows and of Z
+--   Z         zset  msgpack arrays of ids that succeeded and are kept together, by the same end. One
+--             that leaves its state stays in: what `prune` finds is to be believed of the job only
 --   D, C      zset  dead, cancelled ids by order
 --   o:<n>     hash  order -> id of orders 64n .. 64n+63;  O: zset of the n that exist
 --   T         hash  id -> msgpack [fence, state, until]: tombstones;  t: zset of them by end
@@ -77,9 +79,5 @@ local CLEAN = 4
 local EDGES, EDGE = '>BI2I2Bc0', '>Bc0I4B'
 -- COUNTERS: pending, spoiled, released
 local COUNTERS = '>I4I4B'
-local AT_FLAGS, AT_ATTEMPTS, AT_DUE, AT_RESERVED, AT_MOMENT, AT_KEEP = 3, 4, 20, 28, 36, 44
-local AT_QUEUE = 53 -- where these begin, from 1
 
--- Places in the lists of jobs.lua.
-local READY, RUNNING, SUCCEEDED = 2, 3, 4
-local RESERVED_REASON, SUCCEEDED_REASON = 3, 4
+local RUNNING = 3 -- its place in the list of jobs.lua

@@ -1,7 +1,7 @@
 -- Delete what is past its retention: jobs, flows with theirs, tombstones, retired holders.
 --
 -- request  [limit]
--- returns  how many records
+-- returns  how many records; one that had left Z's state counts where Z still names it
 -- O(limit * log(jobs))
 
 -- include jobs.lua
@@ -17,15 +17,52 @@ local function over(key)
   return found
 end
 
-local ids = over('z')
-load_jobs(ids)
-for _, id in ipairs(ids) do
-  local job = read_job(id)
+local function drop(job)
   leave(job)
-  tell(id)
+  tell(job.id)
   forget(job)
 end
-local jobs_dropped = 0
+
+local ids = over('z')
+load_jobs(ids)
+for _, id in ipairs(ids) do drop(read_job(id)) end
+
+local LISTS = 16 -- read at a time
+
+-- Ids of Z. What the limit leaves of the last list is put back.
+local function over_together()
+  local found_ids, offset = {}, 0
+  while left > 0 do
+    local found = redis.call(
+      'ZRANGEBYSCORE', prefix .. 'Z', '-inf', now, 'WITHSCORES', 'LIMIT', offset, LISTS)
+    if #found == 0 then break end
+    offset = offset + LISTS
+    for i = 1, #found, 2 do
+      if left <= 0 then break end
+      local together, rest = cmsgpack.unpack(found[i]), {}
+      for n, id in ipairs(together) do
+        if n <= left then found_ids[#found_ids + 1] = id else rest[#rest + 1] = id end
+      end
+      left = math.max(0, left - #together)
+      zput('Z', found[i], false)
+      if #rest > 0 then zput('Z', cmsgpack.pack(rest), found[i + 1]) end
+    end
+  end
+  return found_ids
+end
+
+local function is_over(job)
+  local keep = job and job.retention[TERMINAL[job.m.s]]
+  return keep and job.m.q + keep <= now
+end
+
+local ids_together = over_together()
+load_jobs(ids_together)
+for _, id in ipairs(ids_together) do
+  local job = read_job(id)
+  if is_over(job) then drop(job) end
+end
+local jobs_dropped = #ids + #ids_together
 
 local function drop_flow(flow)
   local head = flow_head(flow.id)
@@ -49,10 +86,7 @@ local function drop_jobs(flow)
   local ids_ = many('N:' .. flow.id, numbers)
   load_jobs(ids_)
   for i, id in ipairs(ids_) do
-    local job = read_job(id)
-    leave(job)
-    tell(id)
-    forget(job)
+    drop(read_job(id))
     hput('N:' .. flow.id, numbers[i], false)
     jobs_dropped = jobs_dropped + 1
   end
@@ -70,4 +104,4 @@ end
 local holders = over('X')
 for _, holder in ipairs(holders) do zput('X', holder, false) end
 flush()
-return cmsgpack.pack(#ids + jobs_dropped + #stones + #holders)
+return cmsgpack.pack(jobs_dropped + #stones + #holders)
