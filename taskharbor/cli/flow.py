@@ -181,21 +181,20 @@ def delete(flow_id: str, url: str | None, app_path: str | None, as_json: bool) -
     """
     from taskharbor.drivers.base import DeleteVerdict
 
-    with open_app(url, app_path) as app:
+    from taskharbor.flow.reading import no_flow
+
+    with open_app(url, app_path) as app, _asked_for(app, flow_id):
         verdict = _flows(app).delete_flow(flow_id)
+        if verdict is DeleteVerdict.NOT_FOUND:
+            raise no_flow(flow_id)
     deleted = verdict is DeleteVerdict.DELETED
-    words = {
-        DeleteVerdict.DELETED: "deleted",
-        DeleteVerdict.RUNNING: "has not ended; cancel it first",
-        DeleteVerdict.NOT_FOUND: f"there is no flow {flow_id}",
-    }
     if as_json:
         print_json({"id": flow_id, "verdict": str(verdict)})
     else:
-        click.echo(f"{flow_id}: {words[verdict]}", err=not deleted)
+        words = "deleted" if deleted else "has not ended; cancel it first"
+        click.echo(f"{flow_id}: {words}", err=not deleted)
     if not deleted:
-        missing = verdict is DeleteVerdict.NOT_FOUND
-        click.get_current_context().exit(Exit.NOT_FOUND if missing else Exit.REFUSED)
+        click.get_current_context().exit(Exit.REFUSED)
 
 
 @contextmanager

@@ -121,9 +121,7 @@ class Compiler:
         first = len(self.drafts)
         members = [member for member in group.members if not _is_empty(member)]
         if not members:
-            # What comes next must still wait for what came before.
-            waited = tuple(given.values) + given.after
-            return self._join((), waited)
+            return self._nothing(given)
         if len(members) > 1:
             given = self._shared(given)
         sources: list[int] = []
@@ -157,7 +155,7 @@ class Compiler:
             self.drafts[value.sources[0]].label = node.name
             values[node.name] = value
         if not graph.nodes:
-            return self._join((), tuple(given.values) + given.after)
+            return self._nothing(given)
         return value_of(graph.ends())
 
     def _lay_job(self, call: Signature[Any], given: Given) -> Value:
@@ -219,14 +217,21 @@ class Compiler:
     def _narrow(self, value: Value) -> Value:
         return self._one(value) if len(value.sources) > 1 else value
 
-    def _join(self, values: tuple[Value, ...], waited: tuple[Value, ...]) -> Value:
+    def _nothing(self, given: Given) -> Value:
+        """An empty list. What comes next must still wait for what came before, or for a death."""
+        return self._join((), (*given.values, *given.after), given.deaths)
+
+    def _join(
+        self, values: tuple[Value, ...], waited: tuple[Value, ...], deaths: Sequence[int] = ()
+    ) -> Value:
         sources = [source for value in values for source in value.sources]
         allowed = [place for place, source in enumerate(sources) if self.drafts[source].allowed]
-        every = [*sources, *(source for value in waited for source in value.sources)]
+        every = [*sources, *(source for value in waited for source in value.sources), *deaths]
         near = self.drafts[every[0]].call if every else None
         draft = Draft(self._join_call(near, len(sources), allowed))
         for source in every:
-            self._wait(draft, source)
+            self._wait(draft, source, EdgeKind.DEATH if deaths else None)
+        draft.errback = bool(deaths)
         draft.aside = any(self.drafts[source].aside for source in every)
         draft.tolerated = draft.aside
         joined = self._add(draft)

@@ -161,7 +161,7 @@ def test_a_flow_that_is_not_there_is_said_to_be_so(run: Run) -> None:
         assert "there is no flow nothing" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["inspect", "watch", "cancel", "retry"])
+@pytest.mark.parametrize("command", ["inspect", "watch", "cancel", "retry", "delete"])
 def test_the_id_of_a_job_is_said_to_be_one(
     run: Run, stored: FlowResult[Any], app: TaskHarbor, command: str
 ) -> None:

@@ -264,6 +264,17 @@ def test_an_error_callback_of_what_succeeds_does_not_run_and_does_not_fail_the_f
     assert (heard, result.state, result.get(timeout=0)) == ([], FlowState.SUCCEEDED, 2)
 
 
+@pytest.mark.parametrize("nothing", [group(), group(group(), group()), Graph()])
+def test_an_error_callback_that_begins_with_nothing_waits_for_a_death(nothing: Canvas[Any]) -> None:
+    errback = nothing | note.s()
+    kept = chain(add.s(1), add.s(1)).on_error(errback).delay()
+    _run()
+    assert (heard, kept.state) == ([], FlowState.SUCCEEDED)
+    chain(add.s(1), fail.s()).on_error(errback).delay()
+    _run()
+    assert heard == [([],)]
+
+
 def test_a_failure_that_is_allowed_is_a_value() -> None:
     assert value_of(chain(fail.s().allow_failure(), shown.s())) == "TaskFailed[ValueError]"
     value = value_of(group(add.s(1), fail.s(), add.s(2)).allow_failure() | shown.s())
