@@ -180,7 +180,6 @@ def delete(flow_id: str, url: str | None, app_path: str | None, as_json: bool) -
       taskharbor flow delete 01a200915b15b65dc5cae7213906
     """
     from taskharbor.drivers.base import DeleteVerdict
-
     from taskharbor.flow.reading import no_flow
 
     with open_app(url, app_path) as app, _asked_for(app, flow_id):

@@ -24,6 +24,7 @@ from contextvars import copy_context
 from functools import partial
 from os import getpid
 from random import Random
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from taskharbor import codec
@@ -60,7 +61,7 @@ T = TypeVar("T")
 
 
 class Work(NamedTuple):
-    """A job that was read and can be run."""
+    """A job that was read and can be run. ``timeout``: seconds that are left to its soft limit."""
 
     task: Task[..., Any]
     args: list[Any]
@@ -163,10 +164,14 @@ class Executor:
                 return policy, self._resume(job, task)
             if policy.max_attempts == 1 or task.options.settle == "each":
                 control.urgent = True
+            timeout = call.timeout
             if call.wiring is None:
                 args, kwargs = codec.decode_call(call.payload, rebuild=task.rebuild)
             else:
+                began = monotonic()
                 args, kwargs = wired_arguments(self._app, job, call, call.wiring, task)
+                if timeout is not None:  # the store may have taken its time
+                    timeout -= monotonic() - began
         except Exception as error:
             ended = unread(error, self._rng)
             if ended is None:
@@ -179,7 +184,7 @@ class Executor:
             self._app.signals.started.send(
                 AttemptStarted(job.id, job.task, job.queue, job.attempt, job.fence)
             )
-        return policy, Work(task, args, kwargs, context, call.timeout)
+        return policy, Work(task, args, kwargs, context, timeout)
 
     def _resume(self, job: Reservation, task: Task[..., Any]) -> Ended:
         """What the flow that the job gave its work to has come to, is what the job comes to."""
@@ -252,6 +257,8 @@ class Executor:
             call = partial(task.invoke, *work.args, **work.kwargs)
             if self._app.stack.attempts:
                 call = partial(self._app.stack.attempt_async, task, work.job, call)
+            if work.timeout is not None and work.timeout <= 0:
+                _strike()
             value = await _within(work.timeout, call())
         except asyncio.CancelledError as error:
             current = asyncio.current_task()

@@ -1,5 +1,6 @@
 """What a job of a flow finds when it starts: also when it is not what it should be."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -166,6 +167,27 @@ def test_a_store_that_is_away_costs_no_attempt(monkeypatch: pytest.MonkeyPatch) 
         _, ran = testing.drain(app)
     assert ran.settlement.move is Move.SNOOZE
     assert result.state is FlowState.RUNNING
+
+
+def test_the_soft_limit_counts_from_before_the_inputs_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began: list[int] = []
+
+    @app.task(timeout=0.05, max_attempts=1)
+    async def limited(value: int) -> None:
+        began.append(value)
+
+    def late(*given: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return results(*given, **options)
+
+    result = chain(same.s(1), limited.s()).delay()
+    results = type(app.driver).input_results  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(app.driver), "input_results", late)
+    decided = testing.drain(app)[-1].settlement
+    assert (decided.move, decided.reason) == (Move.DIE, Reason.TIMED_OUT)
+    assert (result.state, began) == (FlowState.FAILED, [])
 
 
 def test_a_plain_job_of_a_flow_is_written_like_any_other() -> None:
