@@ -36,12 +36,15 @@ _EDGES = re.compile(rb"local PAGE_EDGES = \d+")
 
 SHARDS = 6
 
+PATIENCE_SECONDS = 60
+"""A server that a busy machine stalls is slow, not gone."""
+
 
 class NamespaceHarness(Harness):
     """A namespace of its own, in ``shards``. It moves in scripts."""
 
     def __init__(self, url: str, shards: int) -> None:
-        super().__init__(f"{url}?namespace={new_id()}&shards={shards}")
+        super().__init__(f"{url}?namespace={new_id()}&shards={shards}&timeout={PATIENCE_SECONDS}")
         self._shards = shards
         self._patches = pytest.MonkeyPatch()
 
