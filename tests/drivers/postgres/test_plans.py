@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 
 from taskharbor.drivers.base import Renewal, Want
 from taskharbor.drivers.postgres import PostgresDriver, connect
+from taskharbor.flow.plan import Edge, Flow, Node, Part
 from taskharbor.lease import Reservation, Verdict
 from taskharbor.settlement import Settlement
 from tests.drivers.postgres.support import job, migrated
@@ -24,7 +26,7 @@ MOST_ROWS = 20 * BATCH
 of jobs already taken don't count as rows."""
 GROW = {
     "jobs", "ready", "scheduled", "blocked", "ended", "carried", "attempts", "keys", "members",
-    "leases",
+    "leases", "edges",
 }  # fmt: skip
 """Tables that have a row for each job, or more; leases still has one until a vacuum comes by."""
 EXPLAIN = """
@@ -139,6 +141,34 @@ def test_a_settle_looks_at_its_own_leases_alone(postgres_server: PostgresServer)
     settled = Plans(driver).check(lambda: driver.exchange("holder", _successes(leases)))
     assert all(one.verdict is Verdict.APPLIED for one in settled.settled)
     driver.close()
+
+
+def test_a_batch_of_members_ends_without_a_look_at_the_rest_of_their_flow(
+    postgres_server: PostgresServer,
+) -> None:
+    """Also in a session whose plans are from when there was hardly a flow: it read all members, and
+    all that had ended, for each batch."""
+    driver = migrated(postgres_server.url)
+    plans = Plans(driver)
+    for name, members in (("small", 3 * BATCH), ("large", 3 * MOST_ROWS)):
+        driver.enqueue_flow(_gathered(name, members))
+        exchange = partial(driver.exchange, "holder", want=Want((name,), BATCH, 600.0))
+        leases = plans.check(partial(exchange, ())).reserved
+        for ends in (_successes, _failures):
+            answer = plans.check(partial(exchange, ends(leases)))
+            assert {one.verdict for one in answer.settled} == {Verdict.APPLIED}
+            leases = answer.reserved
+            assert len(leases) == BATCH
+    driver.close()
+
+
+def _gathered(name: str, members: int) -> Part:
+    """So many jobs, in a queue of the flow's name, and one that waits for all of them."""
+    nodes = [Node(job(f"{name}-{number}", queue=name)) for number in range(members)]
+    nodes.append(Node(job(f"{name}-last", queue=name), members))
+    ids = [node.message.id for node in nodes]
+    edges = [Edge(source, ids[-1], place) for place, source in enumerate(ids[:-1])]
+    return Part(Flow(name, members + 1, members), tuple(nodes), 0, tuple(edges), True)
 
 
 def _successes(leases: list[Reservation]) -> list[Settlement]:

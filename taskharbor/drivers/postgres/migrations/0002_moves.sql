@@ -188,8 +188,8 @@ BEGIN
     INSERT INTO th.ended (seq, state, reason, finished_at, prune_at, attempts)
     SELECT j.seq, 'cancelled', p_reason, p_now,
         CASE WHEN j.flow IS NULL THEN p_now + j.keep_cancelled ELSE 'infinity' END,
-        coalesce(c.attempts, 0)
-    FROM th.jobs j LEFT JOIN th.carried c USING (seq)
+        coalesce((SELECT c.attempts FROM th.carried c WHERE c.seq = j.seq), 0)
+    FROM th.jobs j
     WHERE j.seq = ANY (p_seqs) AND (j.keep_cancelled > 0 OR j.flow IS NOT NULL);
     INSERT INTO th.counts (queue, state, jobs)
     SELECT queue, 'cancelled', count(*) FROM th.jobs

@@ -419,7 +419,8 @@ LANGUAGE sql AS $$
         FROM gone WHERE state = 'succeeded'
     )
     INSERT INTO th.counts (queue, state, jobs)
-    SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
+    SELECT j.queue, g.state, -count(*) FROM gone g
+    CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
     GROUP BY j.queue, g.state
 $$;
 

@@ -3,6 +3,10 @@
 -- A call that ends jobs locks their flows first, in the order of their ids (flows_lock), then the rows
 -- of the jobs. Whoever ends jobs without having locked their flows (promote, reserve) leaves errands,
 -- and takes on later only flows that nobody has locked: so nobody who holds a job waits for a flow.
+--
+-- A session keeps its plans, also those made when tables were empty. So a table is read by a LATERAL ... LIMIT 1
+-- for each row of a short list, and changed by = ANY: a join may be turned around, and then reads all members of
+-- a flow, or all flows, for each batch.
 
 -- defaults.FLOW_PAGE
 CREATE FUNCTION th.flow_page() RETURNS integer
@@ -20,7 +24,8 @@ BEGIN
     PERFORM FROM th.flows f WHERE f.id = ANY (ARRAY(
         SELECT j.flow FROM th.jobs j WHERE j.id = ANY (p_ids) AND j.flow IS NOT NULL
         UNION ALL
-        SELECT b.awaits FROM th.jobs j JOIN th.blocked b USING (seq)
+        SELECT b.awaits FROM th.jobs j
+        CROSS JOIN LATERAL (SELECT * FROM th.blocked b WHERE b.seq = j.seq LIMIT 1) b
         WHERE j.id = ANY (p_ids) AND b.awaits IS NOT NULL
         UNION ALL
         SELECT unnest(p_flows)))
@@ -106,9 +111,9 @@ BEGIN
                 ELSE th.stance(m.pending, m.spoiled, m.errback) END,
             m.released, m.errback) AS step
         FROM th.members m
-        JOIN th.flows f ON f.id = m.flow
-        LEFT JOIN th.blocked b ON b.seq = m.seq
-        LEFT JOIN th.ended e ON e.seq = m.seq
+        CROSS JOIN LATERAL (SELECT * FROM th.flows f WHERE f.id = m.flow LIMIT 1) f
+        LEFT JOIN LATERAL (SELECT * FROM th.blocked b WHERE b.seq = m.seq LIMIT 1) b ON true
+        LEFT JOIN LATERAL (SELECT * FROM th.ended e WHERE e.seq = m.seq LIMIT 1) e ON true
         WHERE m.seq = ANY (p_seqs)
     )
     SELECT array_agg(seq ORDER BY seq) FILTER (WHERE step = 'release'),
@@ -137,7 +142,9 @@ CREATE FUNCTION th.not_blocked(p_seqs bigint[]) RETURNS void
 LANGUAGE sql AS $$
     WITH gone AS (DELETE FROM th.blocked WHERE seq = ANY (p_seqs) RETURNING seq)
     INSERT INTO th.counts (queue, state, jobs)
-    SELECT j.queue, 'blocked', -count(*) FROM gone JOIN th.jobs j USING (seq) GROUP BY j.queue
+    SELECT j.queue, 'blocked', -count(*) FROM gone g
+    CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
+    GROUP BY j.queue
 $$;
 
 -- What a job brings along from before it was blocked or skipped.
@@ -163,8 +170,10 @@ BEGIN
     UPDATE th.carried SET attempts = 0, losses = 0, unknown_since = NULL, due_at = NULL,
         no_expiry = false
     WHERE seq = ANY (p_seqs);
-    UPDATE th.jobs j SET expires_at = p_now + m.expires_in FROM th.members m
-    WHERE m.seq = ANY (p_seqs) AND m.expires_in IS NOT NULL AND j.seq = m.seq;
+    UPDATE th.jobs j SET expires_at = p_now + (
+        SELECT m.expires_in FROM th.members m WHERE m.seq = j.seq)
+    WHERE j.seq = ANY (ARRAY(SELECT m.seq FROM th.members m
+        WHERE m.seq = ANY (p_seqs) AND m.expires_in IS NOT NULL));
     WITH gone AS (
         DELETE FROM th.blocked WHERE seq = ANY (p_seqs) RETURNING seq
     ), released AS (
@@ -437,6 +446,10 @@ DECLARE
     errbacks bigint[];
     targets bigint[];
     walked integer;
+    places tid[];
+    marks smallint[];
+    pendings integer[];
+    spoils integer[];
     last_errand bigint;
     last_target bigint;
     last_position integer;
@@ -455,21 +468,17 @@ BEGIN
         PERFORM th.flow_step(p_now, errbacks);
     END IF;
     WITH next AS MATERIALIZED (
-        SELECT p.number, e.target, e.position, e.kind, e.mark AS old,
+        SELECT p.number, e.ctid AS place, e.target, e.position, e.kind, e.mark AS old,
             CASE s.state WHEN 'succeeded' THEN 1 WHEN 'dead' THEN 2 WHEN 'cancelled' THEN 3
                 ELSE 0 END::smallint AS new
         FROM th.errands p
-        LEFT JOIN th.ended s ON s.seq = p.source
+        LEFT JOIN LATERAL (SELECT * FROM th.ended s WHERE s.seq = p.source LIMIT 1) s ON true
         CROSS JOIN LATERAL (
-            SELECT * FROM th.edges e WHERE e.source = p.source
+            SELECT e.ctid, e.* FROM th.edges e WHERE e.source = p.source
             AND (e.target, e.position) > (p.after_target, p.after_position)
             ORDER BY e.target, e.position LIMIT p_most) e
         WHERE p.number = ANY (picked)
         ORDER BY p.number, e.target, e.position LIMIT p_most
-    ), marked AS (
-        UPDATE th.edges e SET mark = n.new FROM next n
-        WHERE e.target = n.target AND e.position = n.position
-        RETURNING n.target, n.kind, n.old, n.new
     ), moved AS (
         SELECT m.target,
             sum((m.new = 0)::integer - (m.old = 0)::integer)::integer AS pending,
@@ -477,20 +486,28 @@ BEGIN
                     ELSE false END)::integer
                 - (CASE m.kind WHEN 'success' THEN m.old IN (2, 3) WHEN 'death' THEN m.old = 2
                     ELSE false END)::integer)::integer AS spoiled
-        FROM marked m GROUP BY m.target
-    ), changed AS (
-        UPDATE th.members t SET pending = t.pending + m.pending, spoiled = t.spoiled + m.spoiled
-        FROM moved m WHERE t.seq = m.target
-        RETURNING t.seq, t.flow
+        FROM next m GROUP BY m.target
     ), ends AS (
         SELECT n.number, n.target, n.position FROM next n
         ORDER BY n.number DESC, n.target DESC, n.position DESC LIMIT 1
     )
-    SELECT (SELECT count(*) FROM next),
-        (SELECT array_agg(c.seq) FROM changed c JOIN th.flows f ON f.id = c.flow WHERE f.sealed),
+    SELECT n.places, n.marks, coalesce(cardinality(n.places), 0), m.targets, m.pendings, m.spoils,
         e.number, e.target, e.position
-    INTO walked, targets, last_errand, last_target, last_position
-    FROM (VALUES (1)) one LEFT JOIN ends e ON true;
+    INTO places, marks, walked, targets, pendings, spoils, last_errand, last_target, last_position
+    FROM (SELECT array_agg(place) AS places, array_agg(new) AS marks FROM next) n
+    CROSS JOIN (SELECT array_agg(target) AS targets, array_agg(pending) AS pendings,
+        array_agg(spoiled) AS spoils FROM moved) m
+    LEFT JOIN ends e ON true;
+    -- (We have their flows: nobody else moves these rows.)
+    UPDATE th.edges e SET mark = marks[array_position(places, e.ctid)] WHERE e.ctid = ANY (places);
+    WITH changed AS (
+        UPDATE th.members t SET pending = t.pending + pendings[array_position(targets, t.seq)],
+            spoiled = t.spoiled + spoils[array_position(targets, t.seq)]
+        WHERE t.seq = ANY (targets)
+        RETURNING t.seq, t.flow
+    )
+    SELECT array_agg(c.seq) INTO targets FROM changed c
+    CROSS JOIN LATERAL (SELECT * FROM th.flows f WHERE f.id = c.flow LIMIT 1) f WHERE f.sealed;
     IF targets IS NOT NULL THEN
         PERFORM th.flow_step(p_now, targets);
     END IF;
@@ -514,22 +531,28 @@ LANGUAGE plpgsql AS $$
 DECLARE
     news bigint[];
     others bigint[];
+    counted_flows text[];
+    counted_jobs bigint[];
     full_flows text[];
     edges integer;
     targets bigint[];
+    fired bigint[];
 BEGIN
     WITH counted AS (
         UPDATE th.members m SET counted = 'succeeded'
         WHERE m.seq = ANY (p_seqs) AND m.counted IS NULL AND NOT m.errback
         RETURNING m.seq, m.flow
-    ), summed AS (
-        UPDATE th.flows f SET succeeded_jobs = f.succeeded_jobs + c.jobs
-        FROM (SELECT flow, count(*) AS jobs FROM counted GROUP BY flow) c
-        WHERE f.id = c.flow
+    )
+    SELECT (SELECT array_agg(seq) FROM counted), array_agg(c.flow), array_agg(c.jobs)
+    INTO news, counted_flows, counted_jobs
+    FROM (SELECT flow, count(*) AS jobs FROM counted GROUP BY flow) c;
+    WITH summed AS (
+        UPDATE th.flows f
+        SET succeeded_jobs = f.succeeded_jobs + counted_jobs[array_position(counted_flows, f.id)]
+        WHERE f.id = ANY (counted_flows)
         RETURNING f.id, f.succeeded_jobs + f.dead_jobs + f.cancelled_jobs = f.size AS full
     )
-    SELECT (SELECT array_agg(seq) FROM counted), array_agg(id) FILTER (WHERE "full")
-    INTO news, full_flows FROM summed;
+    SELECT array_agg(id) FILTER (WHERE "full") INTO full_flows FROM summed;
     IF news IS NULL OR cardinality(news) < cardinality(p_seqs) THEN
         others := ARRAY(SELECT seq FROM unnest(p_seqs) AS seq
             WHERE seq <> ALL (coalesce(news, '{}')));
@@ -537,7 +560,7 @@ BEGIN
         -- What an error callback watches may have come back to life while it ran: that goes before
         -- what has succeeded beside it.
         PERFORM th.flow_step(p_now, ARRAY(SELECT m.seq FROM th.members m
-            JOIN th.flows f ON f.id = m.flow
+            CROSS JOIN LATERAL (SELECT * FROM th.flows f WHERE f.id = m.flow LIMIT 1) f
             WHERE m.seq = ANY (others) AND m.errback AND f.sealed));
     END IF;
     WITH marked AS (
@@ -545,15 +568,16 @@ BEGIN
         WHERE ctid = ANY (ARRAY(SELECT e.ctid FROM th.edges e
             WHERE e.source = ANY (news) AND e.mark = 0 LIMIT th.flow_page()))
         RETURNING target
-    ), changed AS (
-        UPDATE th.members t SET pending = t.pending - m.fired
-        FROM (SELECT target, count(*)::integer AS fired FROM marked GROUP BY target) m
-        WHERE t.seq = m.target
+    )
+    SELECT sum(m.fired), array_agg(m.target), array_agg(m.fired) INTO edges, targets, fired
+    FROM (SELECT target, count(*) AS fired FROM marked GROUP BY target) m;
+    WITH changed AS (
+        UPDATE th.members t SET pending = t.pending - fired[array_position(targets, t.seq)]
+        WHERE t.seq = ANY (targets)
         RETURNING t.seq, t.flow, t.pending, t.spoiled
     )
-    SELECT (SELECT count(*) FROM marked), array_agg(c.seq)
-    INTO edges, targets
-    FROM changed c JOIN th.flows f ON f.id = c.flow
+    SELECT array_agg(c.seq) INTO targets FROM changed c
+    CROSS JOIN LATERAL (SELECT * FROM th.flows f WHERE f.id = c.flow LIMIT 1) f
     -- The others wait as before.
     WHERE f.sealed AND (c.pending = 0 OR c.spoiled > 0 OR f.cancelled IS NOT NULL);
     IF targets IS NOT NULL THEN
@@ -575,32 +599,44 @@ LANGUAGE plpgsql AS $$
 DECLARE
     errbacks bigint[];
     fresh bigint[];
+    states text[];
+    sums record;
 BEGIN
-    WITH news AS MATERIALIZED (
-        SELECT DISTINCT m.seq, m.flow, m.counted AS old, e.state AS new, m.tolerated, m.errback
-        FROM th.errands p JOIN th.members m ON m.seq = p.source LEFT JOIN th.ended e ON e.seq = m.seq
-        WHERE p.number = ANY (p_errands) AND p.after_target IS NULL
-        AND e.state IS DISTINCT FROM m.counted
-    ), counted AS (
-        UPDATE th.members m SET counted = n.new FROM news n WHERE m.seq = n.seq
-    ), sums AS (
-        SELECT c.flow,
-            sum(c.sign) FILTER (WHERE c.state = 'succeeded') AS succeeded,
-            sum(c.sign) FILTER (WHERE c.state = 'dead') AS dead,
-            sum(c.sign) FILTER (WHERE c.state = 'cancelled') AS cancelled,
-            sum(c.sign) FILTER (WHERE c.state <> 'succeeded' AND NOT c.tolerated) AS failed
-        FROM (SELECT flow, tolerated, old AS state, -1 AS sign FROM news
-            UNION ALL SELECT flow, tolerated, new, 1 FROM news) c
-        GROUP BY c.flow
-    ), summed AS (
-        UPDATE th.flows f SET succeeded_jobs = f.succeeded_jobs + coalesce(s.succeeded, 0),
-            dead_jobs = f.dead_jobs + coalesce(s.dead, 0),
-            cancelled_jobs = f.cancelled_jobs + coalesce(s.cancelled, 0),
-            failed_jobs = f.failed_jobs + coalesce(s.failed, 0)
-        FROM sums s WHERE f.id = s.flow
+    FOR sums IN
+        WITH news AS MATERIALIZED (
+            SELECT DISTINCT m.seq, m.flow, m.counted AS old, e.state AS new, m.tolerated
+            FROM th.errands p
+            CROSS JOIN LATERAL (SELECT * FROM th.members m WHERE m.seq = p.source LIMIT 1) m
+            LEFT JOIN LATERAL (SELECT * FROM th.ended e WHERE e.seq = p.source LIMIT 1) e ON true
+            WHERE p.number = ANY (p_errands) AND p.after_target IS NULL
+            AND e.state IS DISTINCT FROM m.counted
+        )
+        SELECT n.flow, array_agg(n.seq) AS seqs, array_agg(n.new) AS states,
+            count(*) FILTER (WHERE n.new = 'succeeded')
+                - count(*) FILTER (WHERE n.old = 'succeeded') AS succeeded,
+            count(*) FILTER (WHERE n.new = 'dead')
+                - count(*) FILTER (WHERE n.old = 'dead') AS dead,
+            count(*) FILTER (WHERE n.new = 'cancelled')
+                - count(*) FILTER (WHERE n.old = 'cancelled') AS cancelled,
+            count(*) FILTER (WHERE n.new <> 'succeeded' AND NOT n.tolerated)
+                - count(*) FILTER (WHERE n.old <> 'succeeded' AND NOT n.tolerated) AS failed
+        FROM news n GROUP BY n.flow
+    LOOP
+        UPDATE th.flows f SET succeeded_jobs = f.succeeded_jobs + sums.succeeded,
+            dead_jobs = f.dead_jobs + sums.dead, cancelled_jobs = f.cancelled_jobs + sums.cancelled,
+            failed_jobs = f.failed_jobs + sums.failed
+        WHERE f.id = sums.flow;
+        fresh := fresh || sums.seqs;
+        states := states || sums.states;
+    END LOOP;
+    WITH counted AS (
+        UPDATE th.members m SET counted = states[array_position(fresh, m.seq)]
+        WHERE m.seq = ANY (fresh)
+        RETURNING m.seq, m.flow, m.errback
     )
-    SELECT array_agg(n.seq), array_agg(n.seq) FILTER (WHERE n.errback AND f.sealed)
-    INTO fresh, errbacks FROM news n JOIN th.flows f ON f.id = n.flow;
+    SELECT array_agg(c.seq) INTO errbacks FROM counted c
+    CROSS JOIN LATERAL (SELECT * FROM th.flows f WHERE f.id = c.flow LIMIT 1) f
+    WHERE c.errback AND f.sealed;
     DELETE FROM th.errands WHERE number = ANY (p_errands) AND after_target IS NULL
     AND source <> ALL (coalesce(fresh, '{}'));
     UPDATE th.errands SET after_target = 0, after_position = 0
@@ -743,7 +779,8 @@ BEGIN
         DELETE FROM th.ended WHERE seq = ANY (p_seqs) RETURNING seq, state
     )
     INSERT INTO th.counts (queue, state, jobs)
-    SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
+    SELECT j.queue, g.state, -count(*) FROM gone g
+    CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
     GROUP BY j.queue, g.state;
     DELETE FROM th.members WHERE seq = ANY (p_seqs);
     PERFORM th.forget(p_seqs);
