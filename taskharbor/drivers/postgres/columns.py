@@ -71,12 +71,12 @@ def of_settlements(settlements: Sequence[Settlement]) -> dict[str, Any]:
     successes = moves.count(Move.SUCCEED)
     columns = {
         **_NOTHING,
-        "quick": successes > 0 and len(set(ids)) == len(ids) and _VALID.issuperset(guards),
+        "quick": len(set(ids)) == len(ids),
         "ids": of_ids(ids),
         "fences": of_fences(fences),
         "results": Blobs(results),
     }
-    if successes < len(moves) or not columns["quick"]:
+    if successes < len(moves) or not columns["quick"] or not _VALID.issuperset(guards):
         columns |= {
             "moves": list(moves),
             "reasons": list(reasons),

@@ -91,10 +91,10 @@ BEGIN
     END IF;
 END $$;
 
--- Settle, then reserve: see drivers.base. `p_quick`: the successes among the settlements are of
--- different jobs and guarded as usual. Of the arrays from `p_moves` to `p_awaits`, but for
--- `p_results`, all are NULL when every settlement is a success. A row for each reservation, then one
--- with `now`, the flags and the answers (`verdicts` NULL: all were applied and succeeded).
+-- Settle, then reserve: see drivers.base. `p_quick`: the settlements are of different jobs. Of the
+-- arrays from `p_moves` to `p_awaits`, but for `p_results`, all are NULL when every settlement is a
+-- success, guarded as usual. A row for each reservation, then one with `now`, the flags and the answers
+-- (`verdicts` NULL: all were applied and succeeded).
 CREATE FUNCTION th.exchange(p_now double precision, p_holder text,
     p_quick boolean, p_ids text[], p_fences bigint[], p_results bytea[],
     p_moves text[], p_reasons text[], p_delays double precision[], p_errors bytea[],
@@ -127,14 +127,18 @@ BEGIN
         PERFORM th.flows_lock(p_ids, p_awaits);
     END IF;
     IF p_quick THEN
-        done := th.settle_successes(at, p_ids, p_fences, p_moves, p_results);
+        IF p_moves IS NULL OR 'succeed' = ANY (p_moves) THEN
+            done := th.settle_successes(at, p_ids, p_fences, p_moves, p_guards, p_results);
+        END IF;
+        IF done IS NOT NULL THEN
+            SELECT m.said, m.stand INTO said, stand
+            FROM th.settle_many(at, p_ids, p_fences, p_moves, p_reasons, p_delays, p_results,
+                p_errors, p_losses, p_unknowns, p_guards, p_awaits, done) m;
+        END IF;
     END IF;
     IF done IS NOT NULL AND cardinality(p_ids) > 0 THEN
         FOR item IN 1 .. cardinality(p_ids) LOOP
-            IF item = ANY (done) THEN
-                said[item] := 'applied';
-                stand[item] := 'succeeded';
-            ELSE
+            IF said[item] IS NULL THEN
                 SELECT * INTO one FROM th.settle_one(at, p_ids[item], p_fences[item],
                     coalesce(p_moves[item], 'succeed'), coalesce(p_reasons[item], 'succeeded'),
                     p_delays[item], p_results[item], p_errors[item],
