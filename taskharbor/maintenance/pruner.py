@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from taskharbor.drivers.base import Driver
 
 LOOK_SECONDS = 5.0
-NEXT_PAGE_SECONDS = 0.05
-"""Between two pages: a long backlog must not hold the store's write lock all the time."""
+REST_SECONDS = 0.005, 1.0
+"""Between two pages, at least and at most; else as long as the page took, so that a long backlog
+leaves half of the time to others on a store with one lock for all who write."""
 PAGE = 500
 
 
@@ -22,5 +25,9 @@ class Pruner:
     def step(self, now: float) -> None:
         if now < self.look_at:
             return
+        began = time.monotonic()
         pruned = self._driver.prune(PAGE)
-        self.look_at = now + (NEXT_PAGE_SECONDS if pruned >= PAGE else LOOK_SECONDS)
+        took = time.monotonic() - began
+        least, most = REST_SECONDS
+        rest = min(max(took, least), most) if pruned >= PAGE else LOOK_SECONDS
+        self.look_at = now + took + rest

@@ -43,6 +43,10 @@ from taskharbor.states import Reason, State
 RETIRED_SECONDS = 86_400.0
 PRUNE_ANEW_SECONDS = 60.0
 """Records that came to lie before the place where pruning goes on wait for this long at most."""
+PROMOTE_ANEW_SHARE = 0.05
+"""Of the time, for looks from the beginning at what is due. While somebody holds an old snapshot
+they step over all that became due since, and take ever longer. What came to lie before the place
+where promoting goes on (its transaction was open for longer than its delay) waits for the next."""
 
 
 class PostgresDriver(PostgresFlows):
@@ -62,6 +66,8 @@ class PostgresDriver(PostgresFlows):
         self._store = Store(address, clock)
         self._waiting = Waiting(self._store)
         self._transactions = Transactions(self._store)
+        self._promote_from: float | None = None
+        self._promote_anew_at = 0.0
         self._prune_from: float | None = None
         self._prune_anew_at = 0.0
 
@@ -142,7 +148,18 @@ class PostgresDriver(PostgresFlows):
         return [Reservation(*row) for row in found]
 
     def promote(self, limit: int) -> Promoted:
-        ((moved, due, now, busy),) = self._store.rows("promote", now=self._store.now, limit=limit)
+        began = time.monotonic()
+        anew = began >= self._promote_anew_at
+        arguments = {
+            "now": self._store.now,
+            "from": None if anew else self._promote_from,
+            "limit": limit,
+        }
+        found = self._store.rows("promote", **arguments)
+        ((moved, due, now, busy, self._promote_from),) = found
+        if anew:
+            ended = time.monotonic()
+            self._promote_anew_at = ended + (ended - began) / PROMOTE_ANEW_SHARE
         return Promoted(moved, due, busy or (due is not None and due <= now), now)
 
     def prune(self, limit: int) -> int:

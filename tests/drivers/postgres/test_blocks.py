@@ -16,6 +16,7 @@ from taskharbor.settlement import Settlement
 from taskharbor.states import State
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
+from tests.waiting import wait_until
 
 BRIEFLY = Retention(60.0, 60.0, 60.0)
 
@@ -122,6 +123,42 @@ def test_a_held_snapshot_does_not_make_prune_step_over_what_was_pruned(
             # a minute one does.)
             assert entries_read(driver, "ended_prune_at") - before <= 5000
         assert driver.list_jobs(JobFilter()).jobs == []
+    driver.close()
+
+
+def test_a_held_snapshot_does_not_make_promote_step_over_what_became_due(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    driver = migrated(postgres_server.url, clock=clock)
+    with psycopg.connect(postgres_server.url) as holder:
+        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holder.execute("SELECT 1")
+        driver.enqueue([job(f"j{number:04}", delay=1.0 + number) for number in range(2000)])
+        # One look from the beginning, and no more of them: they take ever longer.
+        monkeypatch.setattr("taskharbor.drivers.postgres.driver.PROMOTE_ANEW_SHARE", 1e-9)
+        for _ in range(100):
+            clock.advance(20.0)
+            before = entries_read(driver, "scheduled_wake_at")
+            assert driver.promote(100).moved == 20
+        # What became due since the last call, twice, and the next one.
+        assert entries_read(driver, "scheduled_wake_at") - before <= 100
+    driver.close()
+
+
+def test_what_came_late_to_its_place_is_promoted_all_the_same(
+    postgres_server: PostgresServer,
+) -> None:
+    """Its transaction was open for longer than its delay, and promoting has gone on meanwhile."""
+    clock = ManualClock()
+    driver = migrated(postgres_server.url, clock=clock)
+    driver.enqueue([job("soon", delay=5.0)])
+    with psycopg.connect(postgres_server.url) as slow:
+        driver.enqueue([job("slow", delay=1.0)], connection=slow)
+        clock.advance(10.0)
+        assert driver.promote(10).moved == 1
+    wait_until(lambda: driver.promote(10).moved == 1, what="it to be found")
+    assert sorted(ids(driver)) == ["slow", "soon"]
     driver.close()
 
 

@@ -170,21 +170,29 @@ BEGIN
     RETURN FOUND;
 END $$;
 
-CREATE FUNCTION th.promote(p_now double precision, p_limit integer, OUT moved integer,
-    OUT next_due double precision, OUT now double precision, OUT busy boolean)
+-- What is due since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the next time,
+-- a second before what was moved last. What comes to lie before that (its transaction was slow) is found by a
+-- call from NULL. See prune.
+CREATE FUNCTION th.promote(p_now double precision, p_from double precision, p_limit integer,
+    OUT moved integer, OUT next_due double precision, OUT now double precision, OUT busy boolean,
+    OUT upto double precision)
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     at double precision := th.clock(p_now);
+    since double precision := least(coalesce(p_from, '-infinity'), at - 1);
+    last double precision;
     expired bigint[];
     queues text[];
     ranks smallint[];
     blocks bigint[];
+    flows integer;
 BEGIN
     WITH due AS MATERIALIZED (
-        SELECT s.seq, s.ctid FROM th.scheduled s WHERE s.wake_at <= at
+        SELECT s.seq, s.ctid, s.wake_at FROM th.scheduled s
+        WHERE s.wake_at >= since AND s.wake_at <= at
         ORDER BY s.wake_at, s.seq LIMIT p_limit FOR UPDATE SKIP LOCKED
     ), gone AS (
         DELETE FROM th.scheduled WHERE ctid = ANY (ARRAY(SELECT ctid FROM due)) RETURNING seq
@@ -206,8 +214,8 @@ BEGIN
         WHERE expires_at IS NULL OR expires_at > at GROUP BY queue
     )
     SELECT count(*), array_agg(seq) FILTER (WHERE expires_at <= at), array_agg(queue),
-        array_agg(-priority), array_agg(seq >> 12)
-    INTO moved, expired, queues, ranks, blocks FROM jobs;
+        array_agg(-priority), array_agg(seq >> 12), (SELECT max(wake_at) FROM due)
+    INTO moved, expired, queues, ranks, blocks, last FROM jobs;
     IF moved > 0 THEN
         PERFORM th.blocks_open(queues, ranks, blocks);
         PERFORM th.tell(ARRAY(SELECT DISTINCT 'w:' || queue FROM unnest(queues) AS queue));
@@ -215,10 +223,16 @@ BEGIN
     IF expired IS NOT NULL THEN
         PERFORM th.to_cancelled(expired, at, 'expired');
     END IF;
-    moved := moved + th.flows_expire(at, p_limit) + th.flows_advance(at);
-    next_due := least((SELECT s.wake_at FROM th.scheduled s ORDER BY s.wake_at LIMIT 1),
-        (SELECT f.cancel_at FROM th.flows f WHERE f.cancel_at IS NOT NULL
+    flows := th.flows_expire(at, since, p_limit);
+    last := CASE WHEN moved < p_limit THEN at ELSE last END;
+    next_due := least(
+        (SELECT s.wake_at FROM th.scheduled s WHERE s.wake_at >= last
+            ORDER BY s.wake_at LIMIT 1),
+        (SELECT f.cancel_at FROM th.flows f WHERE f.cancel_at >= since
             ORDER BY f.cancel_at LIMIT 1));
+    -- (Flows that are left are looked for from where these were.)
+    upto := CASE WHEN flows < p_limit THEN last - 1 ELSE p_from END;
+    moved := moved + flows + th.flows_advance(at);
     busy := EXISTS (SELECT FROM th.errands);
     now := at;
 END $$;

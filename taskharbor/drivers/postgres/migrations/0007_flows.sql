@@ -708,10 +708,11 @@ BEGIN
 END $$;
 
 -- Cancel flows that took too long; how many.
-CREATE FUNCTION th.flows_expire(p_now double precision, p_limit integer) RETURNS integer
+CREATE FUNCTION th.flows_expire(p_now double precision, p_from double precision, p_limit integer)
+RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
-    over text[] := ARRAY(SELECT f.id FROM th.flows f WHERE f.cancel_at <= p_now
+    over text[] := ARRAY(SELECT f.id FROM th.flows f WHERE f.cancel_at >= p_from AND f.cancel_at <= p_now
         ORDER BY f.cancel_at LIMIT p_limit FOR UPDATE SKIP LOCKED);
 BEGIN
     PERFORM th.flow_cancel(id, 'expired') FROM unnest(over) AS id;

@@ -1,5 +1,5 @@
--- promote: now, limit -> moved, next due time, now
-SELECT * FROM th.promote(%(now)s, %(limit)s);
+-- promote: now, from (NULL: the beginning), limit -> moved, next due time, now, more, where to go on
+SELECT moved, next_due, now, busy, upto FROM th.promote(%(now)s, %(from)s, %(limit)s);
 
 -- prune: now, from (NULL: the beginning), limit -> how many, where to go on
 SELECT pruned, upto FROM th.prune(%(now)s, %(from)s, %(limit)s);
