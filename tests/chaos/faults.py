@@ -6,12 +6,15 @@ nobody (a child that is just being replaced) falls into the void; whoever strike
 
 from __future__ import annotations
 
+import errno
 import resource
 import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import ClassVar, Literal
 
@@ -207,7 +210,7 @@ class KillStore(Fault):
         if not server.running:
             raise Missed("the store is down already")
         server.kill()
-        return server.start
+        return scene.site.revive
 
 
 class RestartStore(Fault):
@@ -218,6 +221,51 @@ class RestartStore(Fault):
         if not scene.site.server.running:
             raise Missed("the store is down already")
         scene.site.server.restart()
+
+
+class FillRedis(Fault):
+    """No room on its disk: the append-only file may not grow. A Redis that may not lose a second of
+    it (``appendfsync always``) ends itself then; it is started again when there is room."""
+
+    def strike(self, scene: Scene) -> Undo:
+        site = scene.site
+        assert isinstance(site, RedisSite)
+        site.server.fill_disk()
+
+        def make_room() -> None:
+            if not site.server.ended:
+                site.server.make_room()
+            site.revive()
+
+        return make_room
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillStoreDisk(Fault):
+    """Somebody else's file takes what is left of the disk that the server has for itself.
+
+    ``disk``: where it is mounted.
+    """
+
+    disk: Path
+
+    def strike(self, scene: Scene) -> Undo:
+        site = scene.site
+        assert isinstance(site, ServerSite)
+        ballast = self.disk / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(1 << 16)):
+                    pass
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+        def make_room() -> None:
+            ballast.unlink(missing_ok=True)
+            site.revive()
+
+        return make_room
 
 
 class FailOver(Fault):
@@ -282,7 +330,10 @@ class ReadOnlyPostgres(Fault):
         site = scene.site
         assert isinstance(site, PostgresSite)
         site.say("ALTER SYSTEM SET default_transaction_read_only = on")
-        site.say("SELECT pg_reload_conf()")
+        with suppress(
+            psycopg.Error
+        ):  # struck by another blow in between: its next start will read it
+            site.say("SELECT pg_reload_conf()")
 
         def end() -> None:
             # Not forbidden: it writes a file, no table.
@@ -460,6 +511,7 @@ def _on_redis(posts: int) -> list[Draw]:
             command=(*config, "1"), undo=(*config, "0"), seconds=2 * rng.random()
         ),
         lambda rng: StarveRedis(seconds=2 * rng.random()),
+        lambda rng: FillRedis(seconds=2 * rng.random()),
     ]
 
 

@@ -153,6 +153,16 @@ class ServerSite(Site):
             self._address = self.exit.enter_context(TcpProxy.before(url))
             self._url = self._address.url
 
+    def revive(self) -> None:
+        """Start the server, unless it runs. Raises ServerFailed if it can't, or does not answer: it
+        may be about to end."""
+        if self.server.ended:
+            self.server.kill()  # only to wait for it
+        if not self.server.running:
+            self.server.start()
+        elif not self.server.is_ready():
+            raise ServerFailed("it does not answer")
+
     def fail_over(self) -> None:
         """The server is killed, and its standby has its address from then on, with everything that
         was acknowledged. Raises ServerFailed if there is none that could."""

@@ -133,6 +133,15 @@ def blow_up(megabytes: int) -> int:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@app.task(max_attempts=ENDLESS, max_losses=ENDLESS)
+def fill_memory(megabytes: int) -> int:
+    """Harmless, unless its process has been given less."""
+    with effect():
+        pages = b"x" * (megabytes << 20)
+        assert pages[-1:] == b"x"
+    return current_job().fence
+
+
 @app.task(max_attempts=ENDLESS, max_losses=ENDLESS, store_result=False, keep_succeeded=5)
 def tick(seconds: float) -> None:
     """One of very many, kept for moments and out of the ledger."""

@@ -121,6 +121,8 @@ def _follow_parent_to_death(death_signal: int) -> Callable[[], None] | None:
 
     def set_death_signal() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(death_signal))
+        # A limit of its files is to look to it as a full disk does: an error, and not its end.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         if os.getppid() != parent:  # it died between fork and prctl: no signal will come
             os._exit(1)
 
@@ -169,6 +171,11 @@ class ServerProcess(ABC):
     def running(self) -> bool:
         """Whether it was started, and neither stopped nor killed since."""
         return self._process is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself since it was started."""
+        return self._process is not None and self._process.poll() is not None
 
     def start(self) -> Self:
         """Start, and return when the server answers.

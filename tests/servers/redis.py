@@ -1,6 +1,7 @@
 """Redis servers for tests: the 6.2 wheel, Debian's 7, and clusters of either."""
 
 import os
+import resource
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
+import psutil
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -81,6 +83,23 @@ class RedisServer(ServerProcess):
             socket_timeout=reply_seconds,
             socket_connect_timeout=10,
         )
+
+    def fill_disk(self) -> None:
+        """No file of this process may grow by more than a page, as on a disk that is full. (Only of
+        this one: what is started next has all the room there is.) Raises `ServerFailed`."""
+        largest = max(path.stat().st_size for path in self.directory.rglob("*"))
+        self._limit_files(largest + 4096)
+
+    def make_room(self) -> None:
+        """After `fill_disk()`."""
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, size: int) -> None:
+        try:
+            process = psutil.Process(self.pid)
+            process.rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        except psutil.NoSuchProcess as error:
+            raise ServerFailed("it has ended") from error
 
     def is_ready(self) -> bool:
         try:

@@ -336,3 +336,38 @@ def test_nobody_there_is_unavailable(connected: Connect) -> None:
             driver.wait(["default"], 5)
         server.start()
         assert put(driver, "b")[0].created
+
+
+def test_a_full_disk_of_the_server_is_told_and_loses_nothing(connected: Connect) -> None:
+    acknowledged: list[str] = []
+
+    def takes_one() -> bool:
+        name = f"job-{len(acknowledged)}"
+        put(driver, name)
+        acknowledged.append(name)
+        return True
+
+    def says_so() -> bool:
+        try:
+            takes_one()
+        except StoreReadOnly as error:
+            return "make room" in str(error)
+        return False
+
+    def takes_one_again() -> bool:
+        try:
+            return takes_one()
+        except StoreReadOnly:
+            return False
+
+    with RedisServer(aof="everysec") as server:
+        driver = connected(server.url)
+        takes_one()
+        server.fill_disk()
+        # It tells a second late: until then it hopes to write what it has acknowledged.
+        wait_until(says_so, what="a full disk")
+        server.make_room()
+        wait_until(takes_one_again, what="room on the disk")
+        server.restart()
+        kept = [lease.id for lease in take(driver, len(acknowledged) + 1)]
+    assert kept == acknowledged
