@@ -54,7 +54,7 @@ def test_nobody_is_notified_unless_somebody_waits(postgres_server: PostgresServe
     with psycopg.connect(postgres_server.url, autocommit=True) as ear:
         ear.execute(listen)
         driver.enqueue([job("a")])
-        driver._store.rows("register", now=None, topics=["w:default"])
+        driver._store.rows("any_ready", now=None, topics=["w:default"], queues=["default"])
         driver.enqueue([job("b")])
         driver.enqueue([job("c")])
         heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]

@@ -123,7 +123,8 @@ def test_every_call_of_a_worker_goes_by_index(driver: PostgresDriver, analyzed: 
     plans.check(lambda: driver.requeue(ids))
     plans.check(lambda: driver.delete(ids))
     plans.check(lambda: driver.retire("holder"))
-    plans.check(lambda: driver._store.rows("any_ready", queues=["default", "other"]))
+    queues = {"topics": ["w:default", "w:other"], "queues": ["default", "other"]}
+    plans.check(lambda: driver._store.rows("any_ready", now=None, **queues))
 
 
 def test_a_settle_looks_at_its_own_leases_alone(postgres_server: PostgresServer) -> None:

@@ -29,6 +29,22 @@ BEGIN
     PERFORM th.notify(p_topics);
 END $$;
 
+-- Somebody waits for `p_topics` (NULL: for nothing new), and looks in the statement that calls this. Who
+-- looked for waiters just before it commits is not heard.
+CREATE FUNCTION th.register(p_now double precision, p_topics text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_topics IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO th.waiters AS w (topic, since)
+    SELECT topic, th.clock(p_now) FROM unnest(p_topics) AS topic
+    WHERE NOT EXISTS (SELECT FROM th.waiters w
+        WHERE w.topic = topic.topic AND w.since > th.clock(p_now) - 300)
+    ORDER BY topic
+    ON CONFLICT (topic) DO UPDATE SET since = excluded.since;
+END $$;
+
 -- Jobs and results have channels of their own: a worker need not hear of every result.
 CREATE FUNCTION th.notify(p_topics text[]) RETURNS void
 LANGUAGE sql AS $$

@@ -1,6 +1,3 @@
--- results: ids -> state, reason, result, error in their order; NULLs for no such job
-SELECT state, reason, result, error FROM th.jobs_by_id(%(ids)s::text[]);
-
 -- get: id -> where it ended, then the columns of rows.to_job
 SELECT seq, settled_fence, settled_holder, settled_reserved_at, id, task, queue, state, reason,
     priority, body, enqueued_at, due_at, attempts, losses, fence, holder, reserved_at,
