@@ -112,7 +112,7 @@ BEGIN
         RETURN;
     ELSIF goes_on THEN
         no_expiry := (SELECT c.no_expiry FROM th.carried c WHERE c.seq = job.seq);
-        state := th.to_line(job, p_now, p_now + p_delay, p_reason,
+        state := th.to_line(job.queue, job.priority, job.seq, p_now, p_now + p_delay, p_reason,
             CASE WHEN NOT no_expiry THEN job.expires_at END);
         RETURN;
     END IF;

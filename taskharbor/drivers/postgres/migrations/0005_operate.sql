@@ -110,20 +110,19 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $$
 DECLARE
     at double precision := th.clock(p_now);
-    job th.jobs;
+    due double precision := CASE WHEN p_due IS NULL THEN at + p_delay ELSE greatest(at, p_due) END;
+    expires double precision := coalesce(at + p_expire_in, p_expire_at);
+    number bigint := nextval('th.seqs');
 BEGIN
-    INSERT INTO th.jobs AS j
-    VALUES (nextval('th.seqs'), p_id, p_queue, p_task, p_priority, at,
-        CASE WHEN p_due IS NULL THEN at + p_delay ELSE greatest(at, p_due) END,
-        coalesce(at + p_expire_in, p_expire_at), p_keep_succeeded, p_keep_cancelled, p_keep_dead,
-        NULL, NULL, p_digest, p_body)
-    ON CONFLICT (id) DO NOTHING
-    RETURNING j.* INTO job;
+    INSERT INTO th.jobs
+    VALUES (number, p_id, p_queue, p_task, p_priority, at, due, expires, p_keep_succeeded,
+        p_keep_cancelled, p_keep_dead, NULL, NULL, p_digest, p_body)
+    ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    PERFORM th.to_line(job, at, job.due_at, 'enqueued', job.expires_at);
-    RETURN true;
+    -- Not performed, which would be a statement of its own.
+    RETURN th.to_line(p_queue, p_priority, number, at, due, 'enqueued', expires) IS NOT NULL;
 END $$;
 
 -- Take the keys of the jobs whose ids are new; the seqs of those to be made: the first of each id, if
@@ -411,7 +410,7 @@ BEGIN
             losses = CASE WHEN p_reset THEN 0 ELSE c.losses END,
             due_at = excluded.due_at, no_expiry = true, unknown_since = NULL;
         PERFORM CASE WHEN place = 'blocked' THEN th.to_blocked(job, 'operator')
-            ELSE th.to_line(job, at, due, 'operator', NULL) END;
+            ELSE th.to_line(job.queue, job.priority, job.seq, at, due, 'operator', NULL) END;
         IF job.flow IS NOT NULL THEN
             UPDATE th.flows SET cancelled = NULL WHERE id = job.flow;
             UPDATE th.members SET released = released OR place <> 'blocked' WHERE seq = job.seq;

@@ -667,8 +667,9 @@ BEGIN
         WHERE j.id = ended.parent AND b.awaits = ended.id;
         IF FOUND AND (SELECT o.seqs FROM th.out_of_line(ARRAY[job.seq]) o) IS NOT NULL THEN
             UPDATE th.carried SET due_at = p_now WHERE seq = job.seq;
-            PERFORM th.to_line(job, p_now, p_now, 'unblocked', CASE WHEN NOT coalesce(
-                (SELECT c.no_expiry FROM th.carried c WHERE c.seq = job.seq), false)
+            PERFORM th.to_line(job.queue, job.priority, job.seq, p_now, p_now, 'unblocked',
+                CASE WHEN NOT coalesce(
+                    (SELECT c.no_expiry FROM th.carried c WHERE c.seq = job.seq), false)
                 THEN job.expires_at END);
         END IF;
     END LOOP;
