@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -27,6 +27,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from taskharbor.drivers.postgres import faults
 from taskharbor.drivers.postgres.address import Address
+from taskharbor.drivers.postgres.statements import PREPARE_AFTER, Rows, Sender, Statement
 from taskharbor.errors import ConfigurationError, StoreUnavailable
 
 R = TypeVar("R")
@@ -36,9 +37,6 @@ LEND_SECONDS = 30.0
 
 MOST_ROWS_KEPT = 8
 """A cursor keeps what its last statement brought."""
-PREPARE_AFTER = 5
-"""Times that a connection sends a statement before it prepares it. The functions that we call keep
-their plans anyway: what is saved is to parse and plan the calls, 50 µs of an exchange's 400."""
 
 
 class Connection(psycopg.Connection[TupleRow]):
@@ -49,6 +47,14 @@ class Connection(psycopg.Connection[TupleRow]):
     patience: float | None = None
     """Seconds to wait for the answer to a statement; None: for ever."""
     _kept: psycopg.Cursor[tuple[Any, ...]] | None = None
+    _sender: Sender | None = None
+
+    def run(self, statement: Statement, arguments: Mapping[str, Any]) -> Rows:
+        """Run it in a transaction of its own. For connections of which nobody else knows: what is
+        prepared must stay. Raises psycopg's errors."""
+        if self._sender is None:
+            self._sender = Sender(self, prepares=self.prepare_threshold is not None)
+        return self._sender.run(statement, arguments)
 
     @contextmanager
     def cursor_of_tuples(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:

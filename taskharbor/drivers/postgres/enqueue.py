@@ -10,7 +10,8 @@ import psycopg
 
 from taskharbor.drivers.base import Enqueued
 from taskharbor.drivers.postgres import columns
-from taskharbor.drivers.postgres.store import Rows, Store
+from taskharbor.drivers.postgres.statements import Rows
+from taskharbor.drivers.postgres.store import Store
 from taskharbor.errors import ConfigurationError
 from taskharbor.message import Message
 

@@ -16,9 +16,9 @@ from taskharbor.clock import Clock
 from taskharbor.drivers.postgres import faults, queries, schema
 from taskharbor.drivers.postgres.address import Address
 from taskharbor.drivers.postgres.connections import Connection, Connections
+from taskharbor.drivers.postgres.statements import Rows, Statement
 
 T = TypeVar("T")
-Rows = list[tuple[Any, ...]]
 
 CONFLICTS = 6
 """Times that a call is sent in all. Locks are taken in one order, so conflicts are rare; the pauses
@@ -37,6 +37,7 @@ class Store:
             name: schema.for_schema(text, address.schema).encode()
             for name, text in queries.load().items()
         }
+        self._parsed = {name: Statement(text) for name, text in self._statements.items()}
         self._checked = False
 
     @property
@@ -46,7 +47,8 @@ class Store:
 
     def rows(self, name: str, /, **arguments: Any) -> Rows:
         """Run the statement in a transaction of its own. Raises StoreErrors."""
-        return self.call(lambda connection: self.fetch(connection, name, **arguments))
+        statement = self._parsed[name]
+        return self.call(lambda connection: connection.run(statement, arguments))
 
     def fetch(self, connection: psycopg.Connection[Any], name: str, /, **arguments: Any) -> Rows:
         """Run the statement on ``connection``, in its transaction. Raises psycopg's errors."""
@@ -62,7 +64,7 @@ class Store:
 
     def call(
         self,
-        step: Callable[[psycopg.Connection], T],
+        step: Callable[[Connection], T],
         *,
         check: bool = True,
         patience: float | None = None,

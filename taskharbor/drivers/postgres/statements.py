@@ -1,0 +1,95 @@
+"""Sending statements of ours, with less between them and libpq than psycopg's cursors have.
+
+A cursor finds out for each call what to put where, whether it is prepared, and what the columns of
+the answer are called. For statements that are known from the beginning that was half of what they
+took in the client: 44 µs with ten arguments, 23 like this. Types are adapted as by psycopg.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg import generators, pq
+from psycopg.adapt import PyFormat, Transformer
+
+Rows = list[tuple[Any, ...]]
+
+PREPARE_AFTER = 5
+"""Times that a connection sends a statement before it prepares it. The functions that we call keep
+their plans anyway: what is saved is to parse and plan the calls, 50 µs of an exchange's 400."""
+
+_ARGUMENT = re.compile(rb"%\((\w+)\)s")
+
+
+class Statement:
+    """``text`` has ``$1``, ``$2``, … for the arguments ``names``."""
+
+    __slots__ = ("formats", "names", "text")
+
+    def __init__(self, text: bytes) -> None:
+        """``text`` names its arguments as psycopg's do: ``%(name)s``."""
+        self.names = list(dict.fromkeys(name.decode() for name in _ARGUMENT.findall(text)))
+        numbers = {name.encode(): b"$%d" % at for at, name in enumerate(self.names, 1)}
+        self.text = _ARGUMENT.sub(lambda match: numbers[match[1]], text)
+        self.formats = [PyFormat.AUTO] * len(self.names)
+
+
+class Sender:
+    """What one connection, in autocommit and ours alone, knows of the statements it has sent.
+
+    ``prepares`` off: for a connection that may lead to another server session every time.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], *, prepares: bool) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._transformer = Transformer(connection)
+        self._prepares = prepares
+        self._sent: dict[tuple[Statement, tuple[int, ...]], int] = {}
+        self._names: dict[tuple[Statement, tuple[int, ...]], bytes] = {}
+
+    def run(self, statement: Statement, arguments: Mapping[str, Any]) -> Rows:
+        """The rows of the answer. Raises psycopg's errors."""
+        transformer = self._transformer
+        values = [arguments[name] for name in statement.names]
+        params = transformer.dump_sequence(values, statement.formats)
+        types, formats = transformer.types or (), transformer.formats
+        if name := self._name(statement, types):
+            self._pgconn.send_query_prepared(name, params, formats, pq.Format.BINARY)
+        else:
+            text = statement.text
+            self._pgconn.send_query_params(text, params, types, formats, pq.Format.BINARY)
+        result = self._result()
+        if not result.nfields:
+            return []
+        try:
+            transformer.set_pgresult(result)
+            return transformer.load_rows(0, result.ntuples, tuple)
+        finally:
+            transformer.set_pgresult(None)  # it may be large
+
+    def _name(self, statement: Statement, types: tuple[int, ...]) -> bytes | None:
+        """What it was prepared as, which is done now if it is time to; None: not yet."""
+        if not self._prepares:
+            return None
+        key = (statement, types)
+        if known := self._names.get(key):
+            return known
+        self._sent[key] = self._sent.get(key, 0) + 1
+        if self._sent[key] <= PREPARE_AFTER:
+            return None
+        name = b"th_%d" % len(self._names)
+        self._pgconn.send_prepare(name, statement.text, param_types=types)
+        self._result()
+        self._names[key] = name
+        return name
+
+    def _result(self) -> pq.abc.PGresult:
+        """Waits as the connection's own statements do: with its patience, and letting Ctrl-C in."""
+        result: pq.abc.PGresult = self._connection.wait(generators.execute(self._pgconn))[-1]
+        if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+            raise psycopg.errors.error_from_result(result, self._connection.info.encoding)
+        return result
