@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -44,6 +44,7 @@ ONES = 1000
 QUEUES = 8
 RESERVED = 60_000
 RESERVE = 16
+CALLS = 16_000
 BODY = write_body(Call(b"\x92\x90\x80"))
 RESULT = b"\x01\xc0"
 PATTERN = Template(Message(id="x", task="bench.noop", body=BODY), Call(b"\x92\x90\x80"), limit=None)
@@ -136,9 +137,11 @@ def pgbench(server: PostgresServer) -> float:
 
 
 def part_reservers(server: PostgresServer) -> None:
-    """Do many reservers hinder each other? Each asks for jobs of all queues, in one order."""
+    """Do many reservers hinder each other? Each asks for jobs of all queues, in one order. And what
+    do as many sessions cost the machine that call next to nothing?"""
     queues = tuple(f"queue-{number}" for number in range(QUEUES))
     ran: dict[int, list[float]] = {4: [], 64: []}
+    null: dict[int, list[float]] = {4: [], 64: []}
     for _ in range(TURNS):
         for reservers, rates in ran.items():
             with fresh(server) as url:
@@ -147,18 +150,31 @@ def part_reservers(server: PostgresServer) -> None:
                     driver.enqueue(messages(1000, queue=queues[first // 1000 % QUEUES]))
                 driver.close()
                 rates.append(reserved_by(reservers, url, queues))
+                null[reservers].append(CALLS / called_by(reservers, call_null, url, queues)[0])
     few, many = (statistics.median(rates) for rates in ran.values())
     print(f"4 reservers, {QUEUES} queues         {few:9.0f} jobs/s")
     print(f"64 reservers, {QUEUES} queues        {many:9.0f} jobs/s = {many / few:.2f} x")
+    few, many = (statistics.median(rates) for rates in null.values())
+    print(f"64 sessions with null calls   {many:9.0f} calls/s = {many / few:.2f} x those of 4")
 
 
 def reserved_by(reservers: int, url: str, queues: tuple[str, ...]) -> float:
-    """Jobs a second; raises unless each was settled once. Threads in four processes: as many
-    processes as reservers would measure the machine's memory."""
+    """Jobs a second; raises unless each was settled once."""
+    seconds, settled = called_by(reservers, reserve, url, queues)
+    if len(settled) != RESERVED or len(set(settled)) != RESERVED:
+        raise RuntimeError(f"{len(settled)} settled, {len(set(settled))} different")
+    return RESERVED / seconds
+
+
+def called_by(
+    callers: int, target: Callable[..., None], url: str, queues: tuple[str, ...]
+) -> tuple[float, list[str]]:
+    """Seconds, and what was settled. Threads in four processes: as many processes as callers would
+    measure the machine's memory."""
     start, end = _processes.Barrier(5), _processes.Barrier(5)
     done = _processes.Queue()
     children = [
-        _processes.Process(target=reserve, args=(url, queues, reservers // 4, start, end, done))
+        _processes.Process(target=target, args=(url, queues, callers // 4, start, end, done))
         for _ in range(4)
     ]
     for child in children:
@@ -170,9 +186,30 @@ def reserved_by(reservers: int, url: str, queues: tuple[str, ...]) -> float:
     settled = [job for _ in children for job in done.get(timeout=60)]
     for child in children:
         child.join()
-    if len(settled) != RESERVED or len(set(settled)) != RESERVED:
-        raise RuntimeError(f"{len(settled)} settled, {len(set(settled))} different")
-    return RESERVED / seconds
+    return seconds, settled
+
+
+def call_null(
+    url: str, queues: tuple[str, ...], threads: int, start: Barrier, end: Barrier, done: Any
+) -> None:
+    """As ``reserve``, of a statement that reads nothing."""
+    driver = connect(f"{url}&pool={threads}")
+    warm = threading.Barrier(threads)
+
+    def one() -> None:
+        driver.held("nobody")
+        if warm.wait(60) == 0:
+            start.wait(60)
+        warm.wait(60)
+        for _ in range(CALLS // (4 * threads)):
+            driver._store.rows("transaction_now")
+
+    with ThreadPoolExecutor(threads) as pool:
+        for running in [pool.submit(one) for _ in range(threads)]:
+            running.result()
+        end.wait(600)
+    done.put([])
+    driver.close()
 
 
 def reserve(
