@@ -81,7 +81,7 @@ def test_a_cancel_finds_a_job_that_is_being_promoted(
     driver: PostgresDriver, postgres_server: PostgresServer
 ) -> None:
     driver.enqueue([job("a", delay=0.001)])
-    promote = "SELECT th.promote(NULL, 10)"
+    promote = "SELECT th.promote(NULL, NULL, 10)"
     verdicts = while_open(postgres_server, driver, promote, lambda: driver.cancel(["a"]))
     assert verdicts == [CancelVerdict.CANCELLED]
     assert driver.results(["a"])[0].state is State.CANCELLED  # type: ignore[union-attr]

@@ -53,7 +53,7 @@ def test_a_cancel_finds_a_job_that_becomes_due_meanwhile(postgres_server: Postgr
         ThreadPoolExecutor(1) as pool,
     ):
         driver.enqueue([job("a", delay=600.0)])
-        promote = f"SELECT moved FROM {driver._store.address.schema}.promote(1e10, 10)"
+        promote = f"SELECT moved FROM {driver._store.address.schema}.promote(1e10, NULL, 10)"
         assert scheduler.execute(promote.encode()).fetchone() == (1,)
         answer = pool.submit(driver.cancel, ["a"])
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
