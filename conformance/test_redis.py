@@ -60,6 +60,7 @@ class NamespaceHarness(Harness):
             return _EDGES.sub(b"local PAGE_EDGES = %d" % min(size, 64), text)
 
         assert b"local PAGE = %d " % size in with_page("flows")
+        assert b"local PAGE_EDGES = %d\n" % min(size, 64) in with_page("flows")
         self._patches.setattr(scripts, "_read", with_page)
         scripts.load.cache_clear()
 
