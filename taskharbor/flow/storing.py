@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
     from taskharbor.drivers.flows import FlowDriver, FlowEnqueued
     from taskharbor.flow.composed import FlowOptions
+
+logger = logging.getLogger(__name__)
 
 _OF_THE_FLOW = frozenset({"name", "idempotency_key", "expires", "connection"})
 _NOT_FOR_ITS_JOBS = ("job_id", "idempotency_key", "key_until", "connection")
@@ -269,8 +272,19 @@ def _send_all(
     for part in parts(flow, nodes, edges, seal=seal):
         answer = _send(driver, part, connection)
         if not answer.created:
+            if part.first and connection is None:
+                _drop(driver, flow.id)
             break
     return answer
+
+
+def _drop(driver: FlowDriver, flow_id: str) -> None:
+    """Let go of a flow whose key another one has got while this one was being stored."""
+    try:
+        driver.delete_flow(flow_id)
+    except StoreUnavailable:
+        # It would have been an hour early: what is never sealed is pruned anyway.
+        logger.warning("flow %s, which nobody needs, could not be deleted now", flow_id)
 
 
 def _send(driver: FlowDriver, part: Part, connection: Any) -> FlowEnqueued:

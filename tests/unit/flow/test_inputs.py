@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from taskharbor import TaskFailed, TaskHarbor, chain, defaults, group, testing
+from taskharbor import FlowResult, TaskFailed, TaskHarbor, chain, defaults, group, testing
 from taskharbor.canvas import Canvas
 from taskharbor.drivers.base import Capabilities, JobFilter
 from taskharbor.errors import ConfigurationError, InvalidJob, StoreUnavailable
 from taskharbor.flow.plan import Flow, FlowState, Node, Part
-from taskharbor.flow.storing import parts
+from taskharbor.flow.storing import flows_of, parts
 from taskharbor.message import Message, read_body
 from taskharbor.states import Move, Reason, State
 
@@ -72,6 +72,29 @@ def test_a_part_has_all_that_its_edges_touch_and_no_more_than_a_batch(
     flow = Flow("f", size=1, edges=0)
     whole = list(parts(flow, [Node(Message("a", "t", b""))], [], seal=True))
     assert [(len(part.nodes), part.seal) for part in whole] == [(1, True)]
+
+
+def test_a_flow_whose_key_is_taken_while_it_is_stored_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(defaults, "BATCH", 7)
+    canvas = group(same.s(i) for i in range(20)) | count.s()
+    enqueue_flow = type(app.driver).enqueue_flow  # type: ignore[attr-defined]
+    stored: list[FlowResult[int]] = []
+
+    def be_late(driver: Any, part: Part, **given: Any) -> Any:
+        if part.first == 14 and not stored:
+            monkeypatch.setattr(type(driver), "enqueue_flow", enqueue_flow)
+            stored.append(canvas.apply_async(idempotency_key="one"))
+        return enqueue_flow(driver, part, **given)
+
+    monkeypatch.setattr(type(app.driver), "enqueue_flow", be_late)
+    late = canvas.apply_async(idempotency_key="one")
+    assert (late.id, late.created, late.same_request) == (stored[0].id, False, True)
+    while app.driver.prune(100):
+        pass
+    assert [flow.id for flow in flows_of(app).list_flows().flows] == [late.id]
+    assert len(testing.drain(app)) == 21
 
 
 def test_a_flow_over_the_limits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
