@@ -27,7 +27,7 @@ _KINDS: dict[str, Kind] = {"redis+sentinel": "sentinel", "redis+cluster": "clust
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.:\-]{1,64}\Z")
 _KNOWN = {
     "namespace": "the first part of every key, 'th' by default",
-    "shards": "how many parts the namespace has, 1 by default; never change it later",
+    "shards": "how many parts the namespace has, 1 by default; fixed while there are jobs",
     "timeout": f"seconds until a silent server is given up, {TIMEOUT_SECONDS:g} by default",
     "connect_timeout": f"seconds for a connection, {CONNECT_SECONDS:g} by default",
     "wait_replicas": "how many replicas must have an enqueue before it is acknowledged",
@@ -57,10 +57,15 @@ class Address:
     settings: dict[str, Any]
     sentinel_settings: dict[str, Any]
 
+    @property
+    def own_prefix(self) -> str:
+        """What the namespace's keys begin with that belong to no shard, however many there are."""
+        return f"{{{self.namespace}}}:"
+
     def prefix(self, shard: int) -> str:
         """What the keys of a shard begin with; its braces keep them in one slot of a Cluster."""
         if self.shards == 1:
-            return f"{{{self.namespace}}}:"
+            return self.own_prefix
         return f"{{{self.namespace}:{shard}}}:"
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import redis
@@ -16,6 +18,7 @@ from taskharbor.drivers.redis.address import Address
 from taskharbor.drivers.redis.faults import is_moved, translate
 from taskharbor.drivers.redis.link import link
 from taskharbor.drivers.redis.server import Server, packed
+from taskharbor.drivers.redis.shard_count import ShardCount
 from taskharbor.errors import ConfigurationError, StoreUnavailable
 
 MOVES = 3
@@ -23,6 +26,10 @@ MOVES = 3
 _REPLICATED = frozenset({"enqueue", "enqueue_one", "requeue", "cancel", "delete"})
 """What nobody would repeat after a failover forgot it. A settlement that is forgotten runs the job
 again, which is what at-least-once means."""
+_READS = frozenset(
+    ("flow", "flow_edges", "flow_nodes", "input_results", "inputs", "inspect", "list", "queues")
+) | {"expired", "listen", "results"}
+"""What needs the right number of shards, and stores nothing by it."""
 
 
 class Store:
@@ -34,7 +41,11 @@ class Store:
         self._clock = clock
         self._pid = os.getpid()
         self.link = link(address)
+        self.shard_count = ShardCount(address, self._ask_shard_count, self._is_empty)
         self._prefixes = [address.prefix(shard) for shard in self.shards]
+        if address.own_prefix not in self._prefixes:
+            self._prefixes.append(address.own_prefix)
+        self._own = self._prefixes.index(address.own_prefix)
         # Declared to the server and never written: while the slot moves it is not there, so the
         # script is refused before it begins.
         self._route_keys = [prefix + "-" for prefix in self._prefixes]
@@ -81,6 +92,28 @@ class Store:
         return wire.unpack(self.run_packed(shard, name, wire.pack(request)))
 
     def run_packed(self, shard: int, name: str, request: bytes) -> bytes:
+        self._confirm(name)
+        return self._run_packed(shard, name, request)
+
+    def _confirm(self, name: str) -> None:
+        count, writes = self.shard_count, name not in _READS
+        if time.monotonic() >= (count.sure_until if writes else count.looked_until):
+            count.confirm(writes=writes)
+
+    def _ask_shard_count(
+        self, count: int, claim_seconds: float, empty: int | None
+    ) -> tuple[int | None, bool]:
+        request = wire.pack((count, wire.micros(claim_seconds), empty or False))
+        known, in_use = wire.unpack(self._run_packed(self._own, "shard_count", request))
+        return known or None, in_use
+
+    def _is_empty(self, count: int) -> bool:
+        with closing(Store(replace(self.address, shards=count), self._clock)) as other:
+            requests = dict.fromkeys(other.shards, wire.pack(()))
+            replies = other._run_each("occupied", requests).values()
+        return not any(map(wire.unpack, replies))
+
+    def _run_packed(self, shard: int, name: str, request: bytes) -> bytes:
         command = self._command(shard, name, request)
         replicas = self.address.wait_replicas if name in _REPLICATED else 0
         for attempt in range(1, MOVES + 1):
@@ -99,9 +132,13 @@ class Store:
     def run_each(self, name: str, requests: Mapping[int, bytes]) -> dict[int, bytes]:
         """The script in several shards: all are sent before any reply is read. Raises like ``run``,
         of several failures the first; what other shards were asked to do is then done."""
+        self._confirm(name)
+        return self._run_each(name, requests)
+
+    def _run_each(self, name: str, requests: Mapping[int, bytes]) -> dict[int, bytes]:
         if len(requests) <= 1 or (self.address.wait_replicas and name in _REPLICATED):
             return {
-                shard: self.run_packed(shard, name, request) for shard, request in requests.items()
+                shard: self._run_packed(shard, name, request) for shard, request in requests.items()
             }
         replies: dict[int, bytes] = {}
         failures: list[redis.RedisError] = []
@@ -119,7 +156,7 @@ class Store:
             self.link.look_again(failures[0])
             raise translate(failures[0], self.address.url) from failures[0]
         for shard in requests.keys() - replies.keys():
-            replies[shard] = self.run_packed(shard, name, requests[shard])
+            replies[shard] = self._run_packed(shard, name, requests[shard])
         return replies
 
     def _begin(

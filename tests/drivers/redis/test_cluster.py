@@ -191,7 +191,7 @@ def test_other_shards_go_on_while_a_master_is_down_and_a_replica_takes_over(
         before = fill(connected(cluster.url, shards=SHARDS, wait_replicas=1), 60)
         driver = connected(cluster.url, shards=SHARDS, timeout=5)
         fences = {lease.id: lease.fence for lease in take(driver, 24)}
-        slots = [key_slot(key.encode()) for key in driver._store._route_keys]
+        slots = [key_slot(key.encode()) for key in driver._store._route_keys[:SHARDS]]
         victim = cluster.masters[0]
         lost = {n for n, slot in enumerate(slots) if owner(cluster, slot) is victim}
         assert 0 < len(lost) < SHARDS
@@ -216,7 +216,7 @@ def test_work_and_maintenance_go_on_in_the_shards_whose_masters_are_there(
         driver = connected(cluster.url, shards=SHARDS, timeout=5)
         job_ids = [*fill(driver, 60, delay=0.001), *fill(driver, 60)]
         assert take(driver, 60, lease=0.001) != []
-        slots = [key_slot(key.encode()) for key in driver._store._route_keys]
+        slots = [key_slot(key.encode()) for key in driver._store._route_keys[:SHARDS]]
         victim = cluster.masters[0]
         lost = {n for n, slot in enumerate(slots) if owner(cluster, slot) is victim}
         assert 0 < len(lost) < SHARDS

@@ -128,6 +128,7 @@ def test_waiters_hear_of_a_cut_and_listen_again(connected: Connect, proxy: TcpPr
     proxy.cut()
     waiter.join(90)
     assert len(failures) == 1
+    wait_until(lambda: proxy.connections() == 0, what="the other connection to be cut, too")
     apply(driver, Settlement.succeed("a", take_one(driver).fence, b"r"))
     (outcome,) = driver.wait_results(["a"], 90)
     assert outcome is not None

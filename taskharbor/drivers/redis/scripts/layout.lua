@@ -42,7 +42,8 @@
 --   K         hash  idempotency key -> flow;  U: zset of flows by order
 --   V, G      zset  flows by when they are cancelled, by the end of their retention
 --   L         hash  leaders: name -> msgpack [holder, number, until]
---   c         hash  f: the last fence, i: the last order
+--   c         hash  f: the last fence, i: the last order, s: msgpack [shards of the namespace, until
+--             when that stays], in {th}:c also with several shards
 local prefix = ARGV[1]
 local now = tonumber(ARGV[2])
 if not now then
