@@ -145,7 +145,7 @@ class HeldRules(Suite):
         put(driver, "a", "b", "c", "d")
         mine = take(driver, 2, holder="mine")
         theirs = take(driver, 1, holder="theirs")
-        assert _by_fence(driver.held("mine")) == mine
+        assert _by_fence(driver.held("mine")) == _by_fence(mine)
         assert driver.held("theirs") == theirs
         assert driver.held("nobody") == []
 
@@ -209,7 +209,7 @@ class RetireRules(Suite):
         put(driver, "a", "b", "c")
         leases = take(driver, 2, holder=holder)
         take(driver, 1, holder="another")
-        assert _by_fence(driver.retire(holder)) == leases
+        assert _by_fence(driver.retire(holder)) == _by_fence(leases)
 
     def test_the_retired_reserve_nothing(self, driver: InspectableDriver, holder: str) -> None:
         put(driver, "a")
@@ -264,18 +264,18 @@ class RetireRules(Suite):
     ) -> None:
         put(driver, "started", "unstarted", policy=Policy(max_attempts=1))
         take(driver, 2, holder=holder)
-        started, unstarted = _by_fence(driver.retire(holder))
+        fences = {lease.id: lease.fence for lease in driver.retire(holder)}
         apply(
             driver,
             Settlement.die(
                 "started",
-                started.fence,
+                fences["started"],
                 error=b"signal 9",
                 reason=Reason.WORKER_LOST,
                 loss=True,
                 guard=Guard.ANY,
             ),
-            Settlement.release("unstarted", unstarted.fence, loss=True, guard=Guard.ANY),
+            Settlement.release("unstarted", fences["unstarted"], loss=True, guard=Guard.ANY),
         )
         (again,) = take(driver, 2, holder="another")
         assert (again.id, again.attempt, again.losses) == ("unstarted", 1, 1)

@@ -359,8 +359,9 @@ class RequeueRules(Suite):
     def test_only_jobs_in_one_of_the_states(self, driver: InspectableDriver) -> None:
         put(driver, "scheduled", delay=60.0)
         _dead(driver, "dead")
-        put(driver, "running", "ready", "cancelled")
+        put(driver, "running")
         take_one(driver)
+        put(driver, "ready", "cancelled")
         driver.cancel(["cancelled"])
         everyone = ["scheduled", "dead", "running", "ready", "cancelled", "nobody"]
         wrong = RequeueVerdict.WRONG_STATE

@@ -217,8 +217,9 @@ class RetentionRules(Suite):
     # --- retention 0 -----------------------------------------------------------------------------
 
     def test_retention_0_is_gone_at_once_for_everyone(self, driver: InspectableDriver) -> None:
-        put(driver, "a", "b", "c", retention=FORGET_AT_ONCE)
+        put(driver, "a", "b", retention=FORGET_AT_ONCE)
         fences = {lease.id: lease.fence for lease in take(driver, 2)}
+        put(driver, "c", retention=FORGET_AT_ONCE)
         assert (
             settle(
                 driver,
