@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from taskharbor import apps
@@ -16,7 +17,7 @@ from taskharbor.states import State
 if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
     from taskharbor.drivers.base import CancelVerdict
-    from taskharbor.drivers.flows import FlowDriver, FlowInfo, FlowNode
+    from taskharbor.drivers.flows import FlowDriver, FlowInfo, FlowNode, Input
     from taskharbor.flow.drawing import Drawing
 
 R = TypeVar("R")
@@ -89,6 +90,29 @@ class FlowResult(Generic[R]):
         if self._result_id is None:
             self._result_id = self.info().result
         return AsyncResult(self._result_id, self.app)
+
+    @property
+    def results(self) -> list[AsyncResult[Any]]:
+        """The results that the flow's value is made of: those of the members where it ends in a
+        group, else that of the one job. Raises JobNotFound."""
+        members = self._members()
+        if members is None:
+            return [self.result]
+        return [AsyncResult(given.job_id, self.app) for given in members]
+
+    def _members(self) -> Iterator[Input] | None:
+        """How the members stand where the flow ends in a group. A group without any may wait for
+        other jobs: these are none of it. Raises JobNotFound."""
+        from taskharbor.flow.tasks import JOIN
+        from taskharbor.info import describe
+
+        job = self._driver.get(self.result.id)
+        if job is None:
+            raise no_flow(self.id)
+        if job.task != JOIN:
+            return None
+        size, _ = describe(job).args or (0, [])
+        return islice(pages(self._driver, job.id), size)
 
     def get(self, timeout: float | None = None) -> R:
         """What the flow comes to; waits for it, at most ``timeout`` seconds (None: as it takes).
@@ -196,11 +220,10 @@ class GroupResult(FlowResult[list[R]], Generic[R]):
 
     __slots__ = ()
 
-    @property
-    def results(self) -> list[AsyncResult[R]]:
-        """The members' results, in their order. Raises JobNotFound."""
-        driver = self._driver
-        return [AsyncResult(given.job_id, self.app) for given in pages(driver, self.result.id)]
+    if TYPE_CHECKING:  # the same, known to be the members'
+
+        @property
+        def results(self) -> list[AsyncResult[R]]: ...
 
     def __iter__(self) -> Iterator[AsyncResult[R]]:
         return iter(self.results)
@@ -231,8 +254,8 @@ class GroupResult(FlowResult[list[R]], Generic[R]):
 
     def completed_count(self) -> int:
         """How many members have succeeded."""
-        inputs = pages(self._driver, self.result.id)
-        return sum(given.outcome.state is State.SUCCEEDED for given in inputs)
+        members = self._members() or ()
+        return sum(given.outcome.state is State.SUCCEEDED for given in members)
 
 
 def _unpickle(

@@ -204,6 +204,20 @@ def test_a_group_s_result_has_those_of_its_members() -> None:
 # --- failures
 
 
+def test_a_flow_known_by_its_id_has_the_results_that_its_value_is_made_of() -> None:
+    members = group(add.s(1), add.s(2)).delay()
+    assert app.flow(members.id).results == members.results == members.children[:2]
+    last = chain(add.s(1), add.s(2)).delay()
+    assert app.flow(last.id).results == last.results == [last.result]
+
+
+def test_jobs_that_an_empty_group_waits_for_are_no_members_of_it() -> None:
+    result: Any = chain(add.s(1, 1), group()).delay()
+    _run()
+    assert (result.get(timeout=0), result.join(propagate=False), len(result)) == ([], [], 0)
+    assert result.completed_count() == 0
+
+
 def test_a_failure_is_raised_with_the_job_that_failed() -> None:
     result = chain(add.s(1, 1), fail.s(), add.s(1), add.s(2)).delay()
     _run()
