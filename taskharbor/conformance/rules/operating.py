@@ -97,8 +97,9 @@ class CancelRules(Suite):
         assert (get(driver), get(driver, "b")) == before
 
     def test_verdicts_in_order_also_for_a_job_named_twice(self, driver: InspectableDriver) -> None:
-        put(driver, "running", "ready", "other")
+        put(driver, "running")
         take_one(driver)
+        put(driver, "ready", "other")
         assert driver.cancel(["ready", "nobody", "running", "ready", "running"]) == [
             CancelVerdict.CANCELLED,
             CancelVerdict.NOT_FOUND,
@@ -110,8 +111,9 @@ class CancelRules(Suite):
         assert driver.cancel([]) == []
 
     def test_the_reason_is_kept(self, driver: InspectableDriver) -> None:
-        put(driver, "running", "ready")
+        put(driver, "running")
         lease = take_one(driver)
+        put(driver, "ready")
         driver.cancel(["running", "ready"], Reason.TASK)
         driver.cancel(["running"], Reason.OPERATOR)
         apply(driver, Settlement.release("running", lease.fence))
@@ -416,6 +418,7 @@ class RequeueRules(Suite):
         again = take_one(driver)
         assert (again.attempt, again.losses) == (2, 1)
 
+    @in_one_shard
     def test_it_keeps_its_place(self, driver: InspectableDriver) -> None:
         _dead(driver, "a")
         put(driver, "b")

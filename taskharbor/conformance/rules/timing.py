@@ -91,8 +91,9 @@ class PromoteRules(Suite):
     def test_ready_and_running_jobs_are_left_alone(
         self, driver: InspectableDriver, clock: ManualClock
     ) -> None:
-        put(driver, "running", "ready", expires_in=10.0)
+        put(driver, "running", expires_in=10.0)
         take_one(driver)
+        put(driver, "ready", expires_in=10.0)
         clock.advance(10)
         assert driver.promote(10).moved == 0
         assert (state(driver, "running"), state(driver, "ready")) == (State.RUNNING, State.READY)
