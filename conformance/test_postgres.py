@@ -42,7 +42,9 @@ class PostgresHarness(Harness):
     """A schema on ``server``, emptied after each test; the driver goes to ``url``."""
 
     def __init__(self, server: PostgresServer, url: str, schema: str) -> None:
-        super().__init__(f"{url}?namespace={schema}", reuse=True)
+        # A machine that is busy with other tests is slow, not away.
+        patience = "connect_timeout=60&answer_seconds=60"
+        super().__init__(f"{url}?namespace={schema}&{patience}", reuse=True)
         self._server = server
         self._schema = schema
         self._page = defaults.FLOW_PAGE
