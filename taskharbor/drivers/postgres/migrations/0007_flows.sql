@@ -39,13 +39,23 @@ LANGUAGE sql STABLE AS $$
         AND f.key IS NULL)
 $$;
 
+-- Begin a flow that we have locked. Its first page of jobs is released without an errand to write and drop
+-- again, unless something of it is to be walked before.
 CREATE FUNCTION th.flow_seal(p_now double precision, p_flow text) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+DECLARE
+    whole th.errands;
+BEGIN
     UPDATE th.flows SET sealed = true, prune_at = NULL, expires_at = p_now + expires_in,
         cancel_at = p_now + expires_in
     WHERE id = p_flow;
-    INSERT INTO th.errands (flow) VALUES (p_flow)
-$$;
+    IF EXISTS (SELECT FROM th.errands WHERE flow = p_flow) THEN
+        INSERT INTO th.errands (flow) VALUES (p_flow);
+    ELSE
+        whole.flow := p_flow;
+        PERFORM th.flow_visit(p_now, whole, th.flow_page());
+    END IF;
+END $$;
 
 -- What a job's counters say that it should do, unless its flow was cancelled: flow.progress.stance.
 CREATE FUNCTION th.stance(p_pending integer, p_spoiled integer, p_errback boolean) RETURNS text
@@ -218,7 +228,8 @@ CREATE FUNCTION th.enqueue_flow(p_now double precision, p_id text, p_name text, 
     p_labels text[], p_sources text[], p_targets text[], p_positions integer[], p_kinds text[],
     OUT id text, OUT created boolean, OUT same boolean)
 LANGUAGE plpgsql
-SET enable_seqscan = off SET jit = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -228,7 +239,9 @@ DECLARE
     new_edges integer;
 BEGIN
     SELECT k.flow, false, o.digest = p_digest INTO enqueue_flow.id, created, same
-    FROM th.flow_keys k JOIN th.flows o ON o.id = k.flow WHERE k.key = p_key AND k.flow <> p_id;
+    FROM th.flow_keys k
+    CROSS JOIN LATERAL (SELECT * FROM th.flows o WHERE o.id = k.flow LIMIT 1) o
+    WHERE k.key = p_key AND k.flow <> p_id;
     IF FOUND THEN
         RETURN;
     END IF;
@@ -286,7 +299,8 @@ DECLARE
     all_new boolean;
     stored text[];
 BEGIN
-    SELECT m.number INTO other FROM th.members m JOIN th.jobs j USING (seq)
+    SELECT m.number INTO other FROM th.members m
+    CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = m.seq LIMIT 1) j
     WHERE m.flow = p_flow AND m.number >= p_first AND m.number < p_first + cardinality(p_ids)
     AND j.id <> p_ids[m.number - p_first + 1] LIMIT 1;
     IF FOUND THEN
@@ -343,7 +357,8 @@ DECLARE
     added integer;
 BEGIN
     SELECT u.id INTO astray FROM unnest(p_sources || p_targets) u (id)
-    LEFT JOIN th.jobs j ON j.id = u.id AND j.flow = p_flow WHERE j.id IS NULL LIMIT 1;
+    LEFT JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.id = u.id LIMIT 1) j ON true
+    WHERE j.flow IS DISTINCT FROM p_flow LIMIT 1;
     IF FOUND THEN
         RAISE 'an edge of flow % names job %, not one of its', p_flow, astray
             USING ERRCODE = 'TH010';
@@ -351,7 +366,8 @@ BEGIN
     WITH given AS MATERIALIZED (
         SELECT s.seq AS source, t.seq AS target, u.position, u.kind, u.target AS id
         FROM unnest(p_sources, p_targets, p_positions, p_kinds) AS u (source, target, position, kind)
-        JOIN th.jobs s ON s.id = u.source JOIN th.jobs t ON t.id = u.target
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs s WHERE s.id = u.source LIMIT 1) s
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs t WHERE t.id = u.target LIMIT 1) t
     ), stored AS (
         INSERT INTO th.edges (target, position, source, kind)
         SELECT target, position, source, kind FROM given ORDER BY target, position
@@ -359,7 +375,9 @@ BEGIN
         RETURNING target
     )
     SELECT (SELECT count(*) FROM stored),
-        (SELECT g.id FROM given g JOIN th.edges e USING (target, position)
+        (SELECT g.id FROM given g
+            CROSS JOIN LATERAL (SELECT * FROM th.edges e
+                WHERE e.target = g.target AND e.position = g.position LIMIT 1) e
             WHERE e.source <> g.source LIMIT 1)
     INTO added, astray;
     IF astray IS NOT NULL THEN
@@ -402,7 +420,8 @@ BEGIN
     RETURN th.flow_page() - greatest(rest, 0);
 END $$;
 
--- The jobs of a flow that was sealed or cancelled, up to `p_most`; how many.
+-- The jobs of a flow that was sealed or cancelled, up to `p_most`; how many. `errand`: one that is
+-- stored, or (its number NULL) one that is only if this does not do all of it.
 CREATE FUNCTION th.flow_visit(p_now double precision, errand th.errands, p_most integer)
 RETURNS integer
 LANGUAGE plpgsql AS $$
@@ -418,15 +437,20 @@ BEGIN
     INTO waiting, others
     FROM (
         SELECT m.seq, why IS NULL OR (NOT m.released
-            AND EXISTS (SELECT FROM th.blocked b WHERE b.seq = m.seq)) AS waits
+            -- (An EXISTS is planned so that it may read the whole table.)
+            AND (SELECT true FROM th.blocked b WHERE b.seq = m.seq)) IS TRUE AS waits
         FROM th.members m
         WHERE m.flow = errand.flow AND m.number >= beginning AND m.number < beginning + p_most
     ) m;
     PERFORM th.flow_step(p_now, waiting);
-    PERFORM th.cancel_jobs(p_now, others, why);
+    IF others IS NOT NULL THEN
+        PERFORM th.cancel_jobs(p_now, others, why);
+    END IF;
     IF beginning + p_most >= size THEN
         DELETE FROM th.errands WHERE number = errand.number;
         PERFORM th.flows_end_or_reopen(p_now, ARRAY[errand.flow]);
+    ELSIF errand.number IS NULL THEN
+        INSERT INTO th.errands (flow, after_position) VALUES (errand.flow, beginning + p_most);
     ELSE
         UPDATE th.errands SET after_position = beginning + p_most WHERE number = errand.number;
     END IF;
