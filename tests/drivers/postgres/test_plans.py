@@ -41,11 +41,14 @@ SET auto_explain.log_level = notice
 FILL = """
 INSERT INTO {s}.jobs SELECT n, 'old-' || n, 'default', 'demo.task', 0, 1, 1, NULL, 1e9, 1e9, 1e9,
     NULL, NULL, '', '' FROM (SELECT nextval('{s}.seqs') AS n FROM generate_series(1, {rows})) g;
-INSERT INTO {s}.ready SELECT 'default', 0, seq, NULL, 1, 'enqueued' FROM {s}.jobs WHERE seq % 2 = 0;
-INSERT INTO {s}.blocks SELECT DISTINCT 'default', 0, seq >> 12 FROM {s}.jobs WHERE seq % 2 = 0;
-INSERT INTO {s}.scheduled SELECT seq, 4e9, 'enqueued' FROM {s}.jobs WHERE seq % 4 = 1;
-INSERT INTO {s}.ended SELECT seq, 'dead', 'raised', 1, 4e9, 1 FROM {s}.jobs WHERE seq % 4 = 3;
-INSERT INTO {s}.carried (seq) SELECT seq FROM {s}.jobs
+CREATE TEMP VIEW old AS SELECT seq FROM {s}.jobs WHERE id LIKE 'old-%';
+INSERT INTO {s}.ready SELECT 'default', 0, seq, NULL, 1, 'enqueued' FROM old WHERE seq % 2 = 0;
+INSERT INTO {s}.blocks SELECT DISTINCT 'default', 0, seq >> 12 FROM old WHERE seq % 2 = 0;
+INSERT INTO {s}.scheduled SELECT seq, 4e9, 'enqueued' FROM old WHERE seq % 4 = 1;
+INSERT INTO {s}.ended SELECT seq, 'dead', 'raised', 1,
+    CASE WHEN seq % 16 = 3 THEN extract(epoch FROM clock_timestamp()) ELSE 4e9 END, 1
+    FROM old WHERE seq % 4 = 3;
+INSERT INTO {s}.carried (seq) SELECT seq FROM old
 """
 
 
@@ -103,28 +106,52 @@ def test_every_call_of_a_worker_goes_by_index(driver: PostgresDriver, analyzed: 
     if analyzed:
         with driver._store.connections.lend() as connection:
             connection.execute("ANALYZE")
+    _all_calls(driver, Plans(driver).check, "new")
+
+
+def test_plans_from_before_there_was_anything_serve_as_well(
+    postgres_server: PostgresServer,
+) -> None:
+    """As after a night in which all was pruned, and vacuumed: a session keeps its plans."""
+    driver = migrated(postgres_server.url)
     plans = Plans(driver)
-    new = [job(f"new-{n}", idempotency_key=f"k{n}") for n in range(BATCH)]
-    plans.check(lambda: driver.enqueue(new))
-    plans.check(lambda: driver.enqueue(new))
-    want = Want(("default",), BATCH, 30.0)
-    leases = plans.check(lambda: driver.exchange("holder", (), want)).reserved
-    assert len(leases) == BATCH
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        schema = driver._store.address.schema
+        for table in GROW:
+            connection.execute(f"VACUUM ANALYZE {schema}.{table}".encode())
+        _all_calls(driver, lambda call: call(), "first")
+        connection.execute(FILL.format(s=schema, rows=20_000).encode())
+    _all_calls(driver, plans.check, "second")
+    driver.close()
+
+
+def _all_calls(
+    driver: PostgresDriver, check: Callable[[Callable[[], Any]], Any], name: str
+) -> None:
+    new = [job(f"{name}-{n}", idempotency_key=f"{name}{n}") for n in range(BATCH)]
+    check(lambda: driver.enqueue(new))
+    check(lambda: driver.enqueue(new))
+    want = Want(("default",), BATCH // 5, 30.0)
+    leases = check(lambda: driver.exchange(name, (), want)).reserved
+    assert len(leases) == BATCH // 5
     renewals = [Renewal(lease.id, lease.fence, b"progress") for lease in leases]
-    plans.check(lambda: driver.extend("holder", renewals, 60.0))
-    leases = plans.check(lambda: driver.exchange("holder", _successes(leases), want)).reserved
-    plans.check(lambda: driver.exchange("holder", _failures(leases), want))
-    plans.check(lambda: driver.promote(BATCH))
-    plans.check(lambda: driver.expired(BATCH))
-    plans.check(lambda: driver.held("holder"))
+    check(lambda: driver.extend(name, renewals, 60.0))
+    leases = check(lambda: driver.exchange(name, _successes(leases), want)).reserved
+    twice = _failures(leases) * 2  # the second time each is refused
+    leases = check(lambda: driver.exchange(name, twice, want)).reserved
+    check(lambda: driver.exchange(name, _failures(leases), want))
+    check(lambda: driver.promote(BATCH))
+    assert check(lambda: driver.prune(BATCH)) == (0 if name == "first" else BATCH)
+    check(lambda: driver.expired(BATCH))
+    check(lambda: driver.held(name))
     ids = [lease.id for lease in leases]
-    plans.check(lambda: driver.results(ids))
-    plans.check(lambda: driver.cancel(ids))
-    plans.check(lambda: driver.requeue(ids))
-    plans.check(lambda: driver.delete(ids))
-    plans.check(lambda: driver.retire("holder"))
+    check(lambda: driver.results(ids))
+    check(lambda: driver.cancel(ids))
+    check(lambda: driver.requeue(ids))
+    check(lambda: driver.delete(ids))
+    check(lambda: driver.retire(name))
     queues = {"topics": ["w:default", "w:other"], "queues": ["default", "other"]}
-    plans.check(lambda: driver._store.rows("any_ready", now=None, **queues))
+    check(lambda: driver._store.rows("any_ready", now=None, **queues))
 
 
 def test_a_settle_looks_at_its_own_leases_alone(postgres_server: PostgresServer) -> None:

@@ -134,7 +134,8 @@ LANGUAGE sql AS $$
         SELECT DISTINCT ON (u.id) u.ord, coalesce(u.queue, p_queues[1]) AS queue, u.key, u.seconds
         FROM unnest(p_ids, p_queues, p_keys, p_key_seconds) WITH ORDINALITY
             AS u (id, queue, key, seconds, ord)
-        WHERE NOT EXISTS (SELECT FROM th.jobs j WHERE j.id = u.id)
+        -- (A NOT EXISTS is planned so that it may read the whole table.)
+        WHERE (SELECT true FROM th.jobs j WHERE j.id = u.id) IS NULL
         ORDER BY u.id, u.ord
     ), first AS (
         SELECT DISTINCT ON (queue, key) ord, queue, key, seconds FROM fresh WHERE key IS NOT NULL
