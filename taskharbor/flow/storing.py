@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OF_THE_FLOW = frozenset({"name", "idempotency_key", "expires", "connection"})
+_LEAST_RETENTION = Retention(*(defaults.LEASE_SECONDS,) * 3)
+"""A part whose reply was lost is sent again, and must find its flow: it would run a second time."""
 _NOT_FOR_ITS_JOBS = ("job_id", "idempotency_key", "key_until", "connection")
 
 
@@ -232,13 +234,11 @@ def _head(
     nodes: Sequence[Node],
     own: dict[str, Any],
     *,
-    least: Retention | None = None,
+    least: Retention = _LEAST_RETENTION,
 ) -> Flow:
     name = own.get("name") or (canvas.name if isinstance(canvas, Graph) else "")
     check_name("the name of a flow", name, most=defaults.MAX_FLOW_NAME_CHARS)
-    kept = {node.message.retention for node in nodes}
-    if least is not None:
-        kept.add(least)
+    kept = {least, *(node.message.retention for node in nodes)}
     return Flow(
         id=flow_id,
         size=len(nodes),

@@ -97,6 +97,30 @@ def test_a_flow_whose_key_is_taken_while_it_is_stored_is_let_go(
     assert len(testing.drain(app)) == 21
 
 
+def test_a_part_sent_again_finds_its_flow_though_that_is_to_keep_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enqueue_flow = type(app.driver).enqueue_flow  # type: ignore[attr-defined]
+    ran: list[int] = []
+
+    @app.task(keep_succeeded=0.0, keep_dead=0.0, keep_cancelled=0.0)
+    def once() -> None:
+        ran.append(1)
+
+    def lose_the_reply(driver: Any, part: Part, **given: Any) -> Any:
+        monkeypatch.setattr(type(driver), "enqueue_flow", enqueue_flow)
+        enqueue_flow(driver, part, **given)
+        testing.drain(app)
+        while app.driver.prune(100):
+            pass
+        raise StoreUnavailable("the reply was lost")
+
+    monkeypatch.setattr(type(app.driver), "enqueue_flow", lose_the_reply)
+    assert chain(once.si(), once.si()).delay().state is FlowState.SUCCEEDED
+    testing.drain(app)
+    assert len(ran) == 2
+
+
 def test_a_flow_over_the_limits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults, "MAX_FLOW_NODES", 10)
     with pytest.raises(InvalidJob, match="at most 10 jobs"):
