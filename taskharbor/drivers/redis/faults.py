@@ -38,6 +38,11 @@ _MEANINGS: tuple[tuple[str, type[TaskHarborError], str], ...] = (
         StoreUnavailable,
         "a slot is on its way to another node; try again when it has arrived",
     ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        StoreUnavailable,
+        "call it by the name in its certificate, and say who has signed that: ?ca=FILE",
+    ),
     ("BUSY", StoreUnavailable, "a script runs for too long there; look for it with SLOWLOG"),
     (
         "unknown command|Unknown Redis command|cluster support disabled",
