@@ -128,15 +128,10 @@ class MaintenanceProcess:
         driver = self._service.driver
         if self._listener is None and driver is not None:
             self._listener = Listener(
-                driver, self._queues, hint=self._hint, busy=self._wake.untaken, rng=self._rng
+                driver, self._queues, hint=self._wake.add, busy=self._wake.untaken, rng=self._rng
             )
             self._listener.start()
         self._schedule_listener.follow(driver, leads=self._service.leads)
-
-    def _hint(self) -> None:
-        """From the listener's thread."""
-        self._wake.add()
-        self._hinted.add()
 
     def _settled(self, number: int) -> None:
         self._channel.send("settled", number=number)
