@@ -93,6 +93,9 @@ class Comparison:
         except (Failed, ServerFailed) as error:
             self.failed(peer, error)
             return
+        if found is None:
+            print(f"{peer.subject} ran a job twice: this round says nothing of its pickup")
+            return
         for metric, value in zip(pickup_metrics(peer.section), found, strict=True):
             self.record.add(peer.subject, metric, value)
 

@@ -40,8 +40,9 @@ class Pickup(NamedTuple):
     p99: float
 
 
-def pickup(run: Run) -> Pickup:
-    """Of ``run.jobs`` jobs, on workers that have run some before. Raises `Failed`."""
+def pickup(run: Run) -> Pickup | None:
+    """Of ``run.jobs`` jobs, on workers that have run some before. None when one ran twice: nobody
+    can say then which start was whose. Raises `Failed`."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory, server(run.peer) as store:
         ticks = Path(directory) / "ticks"
         environment = {**environment_of(run, store, ticks), "PEER_TIMED": "yes"}
@@ -51,6 +52,8 @@ def pickup(run: Run) -> Pickup:
             sent, earlier = send(run, environment, log)
             wait_for(ticks, (earlier + run.jobs) * 8, END_SECONDS, log)
         started = sorted(time for (time,) in iter_unpack(TIME, ticks.read_bytes()))[earlier:]
+    if len(started) > len(sent):
+        return None
     waited = sorted((end - begin) * 1e3 for begin, end in zip(sent, started, strict=True))
     return Pickup(percentile(waited, 50), percentile(waited, 99))
 
