@@ -24,8 +24,10 @@ SHARED = "none"
 """The backend of sessions without an environment of their own."""
 Run = Callable[..., Any]
 """A program's name, its arguments, and further ones of `nox.Session.run`."""
-# Most tests wait for processes: more of them fit on the cores. `-- -n0` for one at a time.
+# `-- -n0` for one at a time.
 PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
+# Scenarios wait for processes half of the time: more of them fit on the cores.
+WAITING = ("-n", str(min(8, 2 * (os.cpu_count() or 1))), "--dist", "worksteal")
 OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
 
 POSTGRES_VERSIONS = {
@@ -158,7 +160,7 @@ def tests(session: nox.Session) -> None:
     """Units, scenarios with real processes and servers, simulation."""
     run = install_for_tests(session)
     elsewhere = ["--ignore=tests/chaos", "--ignore=tests/typing"]
-    run_pytest(session, run, "tests", *elsewhere, *PARALLEL)
+    run_pytest(session, run, "tests", *elsewhere, *WAITING)
 
 
 @nox.session(python=OTHER_PYTHONS)
