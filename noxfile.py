@@ -27,7 +27,7 @@ Run = Callable[..., Any]
 # `-- -n0` for one at a time.
 PARALLEL = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 # Scenarios wait for processes half of the time: more of them fit on the cores.
-WAITING = ("-n", str(min(8, 2 * (os.cpu_count() or 1))), "--dist", "worksteal")
+WAITING = ("-n", str(min(8, (os.cpu_count() or 1) * 3 // 2)), "--dist", "worksteal")
 OTHER_PYTHONS = [version for version in ("3.11", "3.12", "3.13") if version != HERE]
 
 POSTGRES_VERSIONS = {
