@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peers.catalogue import Peer
 
@@ -121,7 +121,16 @@ def environment_of(run: Run, store: Store, ticks: Path) -> dict[str, str]:
 
 def fill(run: Run, environment: dict[str, str]) -> tuple[float, list[list[str]]]:
     """Seconds, and how to start the workers. Without jobs it only makes what they need."""
-    code = FILL.format(module=run.peer.module, jobs=run.jobs)
+    seconds, commands = told_by(run, FILL, environment, "enqueue", FILL_SECONDS)
+    return seconds, commands
+
+
+def told_by(
+    run: Run, script: str, environment: dict[str, str], what: str, seconds: float
+) -> list[Any]:
+    """What ``script`` prints at last, in JSON, when the peer's Python has run it. ``what`` it does,
+    for the message of `Failed`, which is raised when it fails or takes longer than ``seconds``."""
+    code = script.format(module=run.peer.module, jobs=run.jobs)
     try:
         done = subprocess.run(
             [run.python, "-c", code],
@@ -129,14 +138,14 @@ def fill(run: Run, environment: dict[str, str]) -> tuple[float, list[list[str]]]
             capture_output=True,
             text=True,
             check=False,
-            timeout=FILL_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired as error:
-        raise Failed(f"{run.jobs} jobs not enqueued within {FILL_SECONDS} seconds") from error
+        raise Failed(f"{what}: {run.jobs} jobs took more than {seconds} seconds") from error
     if done.returncode != 0:
-        raise Failed(f"enqueue: {last_line(done.stderr)}")
-    seconds, commands = json.loads(done.stdout.splitlines()[-1])
-    return seconds, commands
+        raise Failed(f"{what}: {last_line(done.stderr)}")
+    told: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 def measured(

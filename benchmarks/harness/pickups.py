@@ -6,8 +6,6 @@ just after the last one. The n-th job to start is taken for the n-th that was se
 
 from __future__ import annotations
 
-import json
-import subprocess
 import tempfile
 from pathlib import Path
 from struct import iter_unpack
@@ -16,7 +14,16 @@ from typing import NamedTuple
 from measurements.waiting import percentile
 
 from harness.environments import last_line
-from harness.peers import Failed, Run, environment_of, fill, server, wait_for, workers
+from harness.peers import (
+    Failed,
+    Run,
+    environment_of,
+    fill,
+    server,
+    told_by,
+    wait_for,
+    workers,
+)
 
 SEND_SECONDS = 300
 END_SECONDS = 60
@@ -59,20 +66,9 @@ def pickup(run: Run) -> Pickup | None:
 
 
 def send(run: Run, environment: dict[str, str], log: Path) -> tuple[list[float], int]:
-    code = SEND.format(module=run.peer.module, jobs=run.jobs)
     try:
-        done = subprocess.run(
-            [run.python, "-c", code],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SEND_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        words = last_line(log.read_text(errors="replace"))
-        raise Failed(f"{run.jobs} jobs not sent within {SEND_SECONDS} seconds; {words}") from error
-    if done.returncode != 0:
-        raise Failed(f"send: {last_line(done.stderr)}")
-    sent, earlier = json.loads(done.stdout.splitlines()[-1])
+        sent, earlier = told_by(run, SEND, environment, "send", SEND_SECONDS)
+    except Failed as error:
+        # It waits for the first jobs, so its failure may be that of the workers.
+        raise Failed(f"{error}; {last_line(log.read_text(errors='replace'))}") from error
     return sent, earlier

@@ -330,9 +330,8 @@ class ReadOnlyPostgres(Fault):
         site = scene.site
         assert isinstance(site, PostgresSite)
         site.say("ALTER SYSTEM SET default_transaction_read_only = on")
-        with suppress(
-            psycopg.Error
-        ):  # struck by another blow in between: its next start will read it
+        # Struck by another blow in between, it reads the setting at its next start.
+        with suppress(psycopg.Error):
             site.say("SELECT pg_reload_conf()")
 
         def end() -> None:

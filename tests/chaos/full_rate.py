@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -96,7 +96,7 @@ class FullRate:
             look = stack.enter_context(psycopg.connect(server.url, autocommit=True))
             stack.enter_context(Worker(server.url, self._directory, log_level="warning"))
             self._phase(CALM, self._seconds * 2 / 3, app, driver, look)
-            with _held_snapshot(server):
+            with server.held_snapshot():
                 self._phase(HELD, self._seconds / 3, app, driver, look)
             look.execute("VACUUM")  # as autovacuum would within a minute
             self._phase(AFTER, AFTER_SECONDS, app, driver, look)
@@ -156,11 +156,3 @@ def _claim(driver: InspectableDriver) -> None:
     """As a worker does: take one of those that are in line, and end it."""
     for job in driver.exchange("watcher", (), Want(("default",), 1, 30.0)).reserved:
         driver.exchange("watcher", [Settlement.succeed(job.id, job.fence, None)])
-
-
-@contextmanager
-def _held_snapshot(server: PostgresServer) -> Iterator[None]:
-    with psycopg.connect(server.url) as holder:
-        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        holder.execute("SELECT 1")
-        yield

@@ -5,7 +5,8 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,6 +106,14 @@ class PostgresServer(ServerProcess):
                 psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name))
             )
         return self.database_url(name)
+
+    @contextmanager
+    def held_snapshot(self) -> Iterator[None]:
+        """A session that still sees all as it is now: nothing that is deleted can be cleaned up."""
+        with psycopg.connect(self.url) as holder:
+            holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            holder.execute("SELECT 1")
+            yield
 
     def stop_immediately(self) -> None:
         """As `pg_ctl stop -m immediate`: sessions end at once, the next start recovers."""

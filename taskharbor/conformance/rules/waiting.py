@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_one
+from concurrent.futures import wait as wait_for_all
 
 import pytest
 
@@ -156,17 +157,12 @@ class HintRules(Suite):
 
     @pytest.mark.parametrize("way", ["enqueued", "retried", "requeued"])
     def test_who_waits_hears_of_what_is_due_soon(self, live: InspectableDriver, way: str) -> None:
+        def undo() -> None:
+            assert live.cancel(["a"]) == [CancelVerdict.CANCELLED]
+            live.delete(["a"])
+
         put(live, "later", delay=3600.0)
-        with ThreadPoolExecutor(1) as pool:
-            waiter = pool.submit(live.wait, [SCHEDULE], LONG)
-            deadline = time.monotonic() + SOON
-            while not waiter.done():
-                # It may not have been waiting yet; what was due before would be no news.
-                assert time.monotonic() < deadline, "no hint"
-                _schedule(live, way)
-                wait_for_one([waiter], 0.25)
-                assert live.cancel(["a"]) == [CancelVerdict.CANCELLED]
-                live.delete(["a"])
+        check_a_hint_comes(live, lambda: _schedule(live, way), undo)
 
     def test_a_wait_for_the_schedule_ends_with_its_time(self, live: InspectableDriver) -> None:
         put(live, "ready")
@@ -187,6 +183,21 @@ def _schedule(live: InspectableDriver, way: str) -> None:
     else:
         apply(live, Settlement.die("a", fence, error=None))
         assert live.requeue(["a"], delay=0.5) == [RequeueVerdict.REQUEUED]
+
+
+def check_a_hint_comes(
+    live: InspectableDriver, happen: Callable[[], None], undo: Callable[[], None]
+) -> None:
+    """Who waits for the schedule wakes when something has happened: again and again, because it may
+    not have been waiting yet, and undone each time, because the same again would be no news."""
+    with ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(live.wait, [SCHEDULE], LONG)
+        deadline = time.monotonic() + SOON
+        while not waiter.done():
+            assert time.monotonic() < deadline, "no hint"
+            happen()
+            wait_for_all([waiter], 0.25)
+            undo()
 
 
 def check_no_wake_up_is_lost(waiting: InspectableDriver, ending: InspectableDriver) -> None:

@@ -81,9 +81,7 @@ def test_a_held_snapshot_does_not_make_reserves_step_over_what_was_taken(
 ) -> None:
     """Nothing can be vacuumed, or marked dead in the index, while the snapshot is held."""
     driver.enqueue([job(f"j{number:05}") for number in range(20_000)])
-    with psycopg.connect(postgres_server.url) as holder:
-        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        holder.execute("SELECT 1")
+    with postgres_server.held_snapshot():
         for _ in range(150):
             assert len(ids(driver, 100)) == 100
         before = entries_read(driver, "ready_pkey")
@@ -108,9 +106,7 @@ def test_a_held_snapshot_does_not_make_prune_step_over_what_was_pruned(
 ) -> None:
     clock = ManualClock()
     driver = migrated(postgres_server.url, clock=clock)
-    with psycopg.connect(postgres_server.url) as holder:
-        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        holder.execute("SELECT 1")
+    with postgres_server.held_snapshot():
         for turn in range(4):
             driver.enqueue([job(f"{turn}-{number}", retention=BRIEFLY) for number in range(500)])
             while ids(driver, 100):
@@ -131,9 +127,7 @@ def test_a_held_snapshot_does_not_make_promote_step_over_what_became_due(
 ) -> None:
     clock = ManualClock()
     driver = migrated(postgres_server.url, clock=clock)
-    with psycopg.connect(postgres_server.url) as holder:
-        holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        holder.execute("SELECT 1")
+    with postgres_server.held_snapshot():
         driver.enqueue([job(f"j{number:04}", delay=1.0 + number) for number in range(2000)])
         # One look from the beginning, and no more of them: they take ever longer.
         monkeypatch.setattr("taskharbor.drivers.postgres.driver.PROMOTE_ANEW_SHARE", 1e-9)

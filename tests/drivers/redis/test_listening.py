@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_some
 from contextlib import contextmanager
 
 import pytest
@@ -14,8 +13,8 @@ import redis
 
 from taskharbor import defaults
 from taskharbor.conformance.flow_support import quiesce, store
+from taskharbor.conformance.rules.waiting import check_a_hint_comes
 from taskharbor.conformance.support import apply, get, put, take_one
-from taskharbor.drivers.base import SCHEDULE
 from taskharbor.drivers.redis import RedisDriver
 from taskharbor.drivers.redis import listening as listening_module
 from taskharbor.settlement import Settlement
@@ -153,20 +152,21 @@ def test_who_waits_for_the_schedule_hears_of_flows(
     connected: Connect, server: RedisServer, what: str
 ) -> None:
     driver = connected(server.url)
-    with ThreadPoolExecutor(1) as pool:
-        wait = pool.submit(driver.wait, [SCHEDULE], LONG)
-        deadline = time.monotonic() + LONG
-        while not wait.done():
-            assert time.monotonic() < deadline, "no hint"
-            flow = driver.new_job_id(None)
-            # The many are more than one call may move.
-            size = 1 if what == "an expiry" else 2 * defaults.FLOW_PAGE
-            nodes = [driver.new_id_beside(flow) for _ in range(size)]
-            store(driver, *nodes, flow_id=flow, expires_in=0.5 if size == 1 else None)
-            wait_for_some([wait], 0.25)
-            driver.cancel_flow(flow)
-            quiesce(driver)
-            driver.delete_flow(flow)
+    flows: list[str] = []
+
+    def happen() -> None:
+        flows.append(driver.new_job_id(None))
+        # The many are more than one call may move.
+        size = 1 if what == "an expiry" else 2 * defaults.FLOW_PAGE
+        nodes = [driver.new_id_beside(flows[-1]) for _ in range(size)]
+        store(driver, *nodes, flow_id=flows[-1], expires_in=0.5 if size == 1 else None)
+
+    def undo() -> None:
+        driver.cancel_flow(flows[-1])
+        quiesce(driver)
+        driver.delete_flow(flows[-1])
+
+    check_a_hint_comes(driver, happen, undo)
 
 
 def test_a_waiter_for_a_result_asks_twice_and_is_told(
