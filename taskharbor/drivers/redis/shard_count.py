@@ -39,10 +39,10 @@ class ShardCount:
 
     def confirm(self, *, writes: bool) -> None:
         """Raises ConfigurationError when the namespace has another number, and StoreErrors."""
-        asked_at, was_sure = time.monotonic(), self.sure_until > 0
+        until, was_sure = time.monotonic() + SURE_SECONDS, self.sure_until > 0
         if was_sure:
             # Others need not wait for a server that does not answer.
-            self.sure_until = asked_at + SURE_SECONDS
+            self._go_on(until, writes)
         try:
             self._agree(CLAIM_SECONDS if writes else 0.0)
         except StoreUnavailable:
@@ -52,9 +52,13 @@ class ShardCount:
         except BaseException:
             self.sure_until = self.looked_until = 0.0
             raise
-        self.looked_until = asked_at + SURE_SECONDS
+        self._go_on(until, writes)
+
+    def _go_on(self, until: float, writes: bool) -> None:
+        """Who only looks has left no claim with the server: the next to write asks again."""
+        self.looked_until = until
         if writes:
-            self.sure_until = asked_at + SURE_SECONDS
+            self.sure_until = until
 
     def _agree(self, claim_seconds: float) -> None:
         mine = self._address.shards

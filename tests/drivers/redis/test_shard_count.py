@@ -133,6 +133,22 @@ def test_who_was_sure_goes_on_while_the_number_is_out_of_reach() -> None:
         stranger.confirm(writes=True)
 
 
+def test_looking_makes_nobody_sure_who_writes() -> None:
+    """A look leaves no claim with the server, so the next write has to."""
+    claims: list[float] = []
+
+    def ask(count: int, claim_seconds: float, empty: int | None) -> tuple[int, bool]:
+        claims.append(claim_seconds)
+        return 2, True
+
+    count = ShardCount(parse("redis://localhost?shards=2"), ask, lambda _: False)
+    count.confirm(writes=True)
+    count.sure_until = count.looked_until = sure = 1e-9
+    count.confirm(writes=False)
+    assert claims == [CLAIM_SECONDS, 0.0]
+    assert (count.sure_until, count.looked_until > sure) == (sure, True)
+
+
 RACER = """
 import sys
 from taskharbor.conformance.support import put
