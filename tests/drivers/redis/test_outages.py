@@ -255,7 +255,11 @@ def _book(sent: list[Settlement], verdicts: list[Verdict], applied: dict[str, in
 
 
 def _work_until_empty(driver: RedisDriver, applied: dict[str, int]) -> None:
-    leases = [*driver.held("h0"), *driver.held("h1")]
+    """End what the workers were given and never heard of, and what came after they stopped.
+
+    The one can be nothing while the other is not: only an empty queue says that all is done.
+    """
+    leases = [*driver.held("h0"), *driver.held("h1")] or take(driver, 100)
     while leases:
         done = [Settlement.succeed(lease.id, lease.fence, b"r") for lease in leases]
         _book(done, [one.verdict for one in driver.exchange("h0", done).settled], applied)
