@@ -110,15 +110,9 @@ def exit_with(code: int) -> None:
     os._exit(code)
 
 
-QUIET_SECONDS = 0.3
-"""Until the other threads have done what the start of a job gave them to do. Held while one of
-them is inside a transaction, the GIL keeps SQLite's lock with it: see docs/sqlite.md."""
-
-
 @app.task
 def hold_gil(seconds: float) -> str:
     """Keeps every other thread of its process from running."""
-    time.sleep(QUIET_SECONDS)
     note("started")
     # PyDLL, unlike CDLL, does not release the GIL around a call; a signal would end the sleep.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
@@ -131,7 +125,6 @@ def hold_gil(seconds: float) -> str:
 @app.task
 def hold_gil_until(path: str) -> str:
     """Like ``hold_gil``, until the file ``path`` exists."""
-    time.sleep(QUIET_SECONDS)
     note("started")
     libc = PyDLL(None)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))

@@ -124,8 +124,7 @@ class SQLiteDriver:
         check_lease_seconds(seconds)
         if not renewals:
             return []
-        with self._store.writing() as tx:
-            return leases.extend(tx, renewals, seconds)
+        return leases.extend(self._store, renewals, seconds)
 
     def expired(self, limit: int) -> list[Reservation]:
         with self._store.reading() as tx:

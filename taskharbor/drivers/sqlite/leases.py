@@ -12,7 +12,7 @@ from taskharbor.drivers.sqlite.settle import (
     judge_without_lease,
     leases_by_fence,
 )
-from taskharbor.drivers.sqlite.transaction import Row, Tx
+from taskharbor.drivers.sqlite.transaction import Row, Store, Tx, as_numbers
 from taskharbor.lease import Reservation, Verdict, judge
 from taskharbor.states import State
 
@@ -20,6 +20,9 @@ _SQL = load("leases")
 
 REMEMBER_RETIRED_SECONDS = 2 * 86_400.0
 """The contract asks for a day at least."""
+
+_JOB_ID = len(Lease._fields) + 1
+"""Where a row of ``leases_by_fence`` has it."""
 
 
 def held(tx: Tx, holder: str) -> list[Reservation]:
@@ -39,31 +42,51 @@ def retire(tx: Tx, holder: str) -> list[Reservation]:
     return held(tx, holder)
 
 
-def extend(tx: Tx, renewals: Sequence[Renewal], seconds: float) -> list[Extended]:
-    found = leases_by_fence(tx, [renewal.fence for renewal in renewals])
-    return [_extend(tx, renewal, found.get(renewal.fence), seconds) for renewal in renewals]
+def extend(store: Store, renewals: Sequence[Renewal], seconds: float) -> list[Extended]:
+    """The write is one statement of its own, and so is a note: a thread that waits for the GIL
+    inside a transaction keeps the whole store waiting with it, and it is the heartbeat thread,
+    beside a task that may hold the GIL for minutes, which calls this most.
+
+    What may change between the steps does no harm. A fence is one job's for ever, so the leases
+    found at first are still the right ones; they may end meanwhile, which the last look tells.
+    """
+    with store.reading() as tx:
+        found = leases_by_fence(tx, [renewal.fence for renewal in renewals])
+    ours = [renewal for renewal in renewals if _is_of(found.get(renewal.fence), renewal)]
+    asked_at = store.wall()
+    if ours:
+        fences = as_numbers(renewal.fence for renewal in ours)
+        store.write_alone(_SQL["extend"], (seconds, asked_at, fences))
+    for renewal in ours:
+        if renewal.progress is not None or renewal.saved is not None:
+            note = (renewal.progress, renewal.saved, renewal.fence, asked_at)
+            store.write_alone(_SQL["note"], note)
+    with store.reading() as tx:
+        now = max(tx.now, asked_at)
+        left = leases_by_fence(tx, [renewal.fence for renewal in renewals])
+        return [_answer(tx, renewal, left.get(renewal.fence), now) for renewal in renewals]
 
 
-def _extend(tx: Tx, renewal: Renewal, row: Row | None, seconds: float) -> Extended:
-    count = len(Lease._fields)
-    if row is None or row[count + 1] != renewal.job_id:
+def _is_of(row: Row | None, renewal: Renewal) -> bool:
+    return row is not None and row[_JOB_ID] == renewal.job_id
+
+
+def _answer(tx: Tx, renewal: Renewal, row: Row | None, now: float) -> Extended:
+    """A lease that is valid now was so before, and got its time."""
+    if row is None or not _is_of(row, renewal):
         return Extended(_refusal(tx, renewal))
-    lease, seq = Lease(*row[:count]), row[count]
+    lease = Lease(*row[: len(Lease._fields)])
     verdict = judge(
         State.RUNNING,
         fence=renewal.fence,
         current_fence=lease.fence,
         settled_fence=None,
         lease_expires_at=lease.expires_at,
-        now=tx.now,
+        now=now,
     )
     if verdict is not Verdict.APPLIED:
         return Extended(verdict)
-    expires_at = max(lease.expires_at, tx.now + seconds)
-    tx.execute(_SQL["extend"], (expires_at, lease.fence))
-    if renewal.progress is not None or renewal.saved is not None:
-        tx.execute(_SQL["note"], (seq, renewal.progress, renewal.saved))
-    return Extended(verdict, expires_at, lease.cancel_reason is not None)
+    return Extended(verdict, lease.expires_at, lease.cancel_reason is not None)
 
 
 def _refusal(tx: Tx, renewal: Renewal) -> Verdict:

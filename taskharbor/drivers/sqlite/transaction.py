@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from taskharbor.clock import Clock, SystemClock
 from taskharbor.drivers.sqlite import faults, schema
@@ -25,6 +25,7 @@ _COUNT = _SQL["count"]
 _ERRANDS = _SQL["errands"]
 
 Row = tuple[Any, ...]
+_T = TypeVar("_T")
 
 
 class Executes(Protocol):
@@ -114,6 +115,13 @@ class Store:
     def reading(self) -> Reading:
         return Reading(self)
 
+    def write_alone(self, statement: str, arguments: Sequence[Any]) -> None:
+        """Run one statement that is a transaction of its own. Give it what returns no rows: then
+        SQLite takes the write lock, commits and lets go within one call, for which Python needs no
+        GIL. In all other transactions the lock is held while the thread waits for its turn."""
+        with _Alone(self) as run:
+            run(statement, arguments)
+
     def version(self) -> int:
         """The schema version in the file."""
         with self.reading() as tx:
@@ -126,7 +134,7 @@ class Store:
         self.connections.close()
 
 
-class _Transaction:
+class _Transaction(Generic[_T]):
     """A context manager of its own class: a generator's costs twice as much on the hot path."""
 
     __slots__ = ("_connection", "_open", "_slot", "_store")
@@ -136,7 +144,7 @@ class _Transaction:
         self._slot: Slot = store.connections.slot()
         self._open = False
 
-    def __enter__(self) -> Tx:
+    def __enter__(self) -> _T:
         slot, store = self._slot, self._store
         slot.lock.acquire()
         if slot.active:
@@ -155,7 +163,7 @@ class _Transaction:
                 raise faults.translate(error, store.address.path) from error
             raise
 
-    def _begin(self, connection: sqlite3.Connection) -> Tx:
+    def _begin(self, connection: sqlite3.Connection) -> _T:
         raise NotImplementedError
 
     def _finish(self) -> None:
@@ -204,7 +212,7 @@ class _Transaction:
             self._give_up()
 
 
-class Writing(_Transaction):
+class Writing(_Transaction[Tx]):
     """``with store.writing() as tx``: all of the block, or nothing of it."""
 
     __slots__ = ("_new_jobs", "_tx")
@@ -232,7 +240,7 @@ class Writing(_Transaction):
             self._store.ring()
 
 
-class Reading(_Transaction):
+class Reading(_Transaction[Tx]):
     """``with store.reading() as tx``: one snapshot. Waits for nobody but a recovery."""
 
     __slots__ = ()
@@ -248,6 +256,19 @@ class Reading(_Transaction):
 
     def _finish(self) -> None:
         self._connection.execute("COMMIT")
+
+
+class _Alone(_Transaction[Callable[[str, Sequence[Any]], object]]):
+    """What statements that are transactions of their own are run with."""
+
+    __slots__ = ()
+
+    def _begin(self, connection: sqlite3.Connection) -> Callable[[str, Sequence[Any]], object]:
+        patience = Patience(self._store.address.busy_timeout)
+        return lambda text, values: patience.retry(lambda: connection.execute(text, values))
+
+    def _finish(self) -> None:
+        """Each has committed itself."""
 
 
 def as_numbers(values: Iterable[int]) -> str:

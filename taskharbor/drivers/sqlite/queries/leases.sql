@@ -28,11 +28,15 @@ ORDER BY l.expires_at, l.fence;
 INSERT INTO th_retired (holder, prune_at) VALUES (?, ?)
 ON CONFLICT (holder) DO UPDATE SET prune_at = excluded.prune_at;
 
--- extend: expires_at, fence
-UPDATE th_leases SET expires_at = ? WHERE fence = ?;
+-- extend: seconds, wall clock, fences
+UPDATE th_leases SET expires_at = max(expires_at, store.now + ?)
+FROM (SELECT max(now, ?) AS now FROM th_store) store
+WHERE fence IN (SELECT value FROM json_each(?)) AND expires_at > store.now;
 
--- note: seq, progress, saved; NULL leaves what is there
-INSERT INTO th_carried (seq, progress, saved) VALUES (?, ?, ?)
+-- note: progress, saved, fence, wall clock; NULL leaves what is there
+INSERT INTO th_carried (seq, progress, saved)
+SELECT seq, ?, ? FROM th_leases
+WHERE fence = ? AND expires_at > (SELECT max(now, ?) FROM th_store)
 ON CONFLICT (seq) DO UPDATE SET
     progress = coalesce(excluded.progress, progress),
     saved = coalesce(excluded.saved, saved);
