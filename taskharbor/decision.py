@@ -15,8 +15,10 @@ from taskharbor.message import Policy
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason
 
-UNKNOWN_BACKOFF = backoff.Exponential(base=1, factor=2, cap=60, jitter="equal")
-"""Between looks for a worker that knows the task: quick at first, then once a minute."""
+UNKNOWN_BACKOFF = backoff.Exponential(base=1, factor=2, cap=10, jitter="equal")
+"""Between looks for a worker that knows the task: quick at first, then every 5 to 10 s. So long a
+job may still wait when the worker is there; longer steps would save next to nothing, since a look
+is one reserve and one settlement in a batch."""
 
 
 @dataclass(frozen=True, slots=True)

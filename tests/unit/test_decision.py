@@ -287,18 +287,18 @@ def test_an_unknown_task_is_looked_for_until_its_deadline(seed: int, deadline: f
     assert settlement.reason is Reason.UNKNOWN_TASK
     waited = now - NOW
     assert deadline <= waited <= deadline + 1e-3
-    assert looks <= 20 + deadline / 30, "it must not spin"
+    assert looks <= 20 + deadline / 5, "it must not spin"
 
 
 def test_a_new_task_is_found_soon_after_its_deploy() -> None:
-    """The first looks are seconds apart, later ones a minute at most."""
+    """The first looks are a second or two apart, later ones ten at most."""
     delays = []
-    for waited in (0, 1, 5, 60, 3000):
+    for waited in (0, 1, 8, 60, 3000):
         since = None if waited == 0 else NOW - waited
         delays.append(_decide(NotKnown(None), unknown_since=since).delay)
     assert delays[0] <= 1
     assert delays[1] <= 2
-    assert all(delay <= 60 for delay in delays)
+    assert all(5 <= delay <= 10 for delay in delays[2:])
 
 
 def test_a_newer_wire_version_is_waited_for_like_an_unknown_task() -> None:
