@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack
 
+from taskharbor import defaults
 from taskharbor.errors import InvalidCall
 from taskharbor.options import CallOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from taskharbor.app import TaskHarbor
     from taskharbor.flow.builder import Chain
 
@@ -33,12 +36,18 @@ class Canvas(Generic[R_co]):
 
     # No ABC: what every task returns is asked whether it is one of these, and isinstance() takes
     # longer with one.
-    __slots__ = ("ties",)
+    __slots__ = ("depth", "ties")
+    depth: int
+    """How many parts stand in each other."""
     ties: Ties
 
     @abstractmethod
     def tied(self, ties: Ties) -> Self:
         """The same with ``ties`` in place of its own."""
+
+    @abstractmethod
+    def parts(self) -> Iterable[Canvas[Any]]:
+        """What it is put together from, without what hangs on it."""
 
     @abstractmethod
     def clone(self, *args: Any, **kwargs: Any) -> Self:
@@ -89,6 +98,34 @@ class Canvas(Generic[R_co]):
         """A copy whose failure does not fail the flow: what comes after it gets the exception
         (``TaskFailed`` or ``JobCancelled``) as its value. Of a group, every member's."""
         return self.tied(self.ties._replace(tolerated=allowed))
+
+
+def depth_above(parts: Iterable[Canvas[Any]], ties: Ties = NO_TIES) -> int:
+    """The depth of what is made of ``parts``. Raises InvalidCall where that is too deep."""
+    depth = 1 + max((part.depth for part in parts), default=0)
+    if ties is not NO_TIES:
+        depth = max(depth, 1 + max((x.depth for x in (*ties.links, *ties.errbacks)), default=0))
+    if depth > defaults.MAX_FLOW_DEPTH:
+        raise InvalidCall(
+            f"a flow has at most {defaults.MAX_FLOW_DEPTH} parts in each other (a group in a chain "
+            "in a chord …); put the steps of a chain beside each other, give the jobs names in a "
+            "Graph, or let a task return the next flow"
+        )
+    return depth
+
+
+def holds(canvas: Canvas[Any], wanted: Canvas[Any]) -> bool:
+    """Whether ``wanted`` is in ``canvas``, or is it."""
+    seen: set[int] = set()
+    left: list[Canvas[Any]] = [canvas]
+    while left:
+        part = left.pop()
+        if part is wanted:
+            return True
+        if part.depth and id(part) not in seen:
+            seen.add(id(part))
+            left += (*part.parts(), *part.ties.links, *part.ties.errbacks)
+    return False
 
 
 def check_part(what: str, part: object) -> None:

@@ -54,6 +54,8 @@ ENQUEUE_RETRY_SECONDS = (0.05, 0.25)
 MAX_FLOW_NAME_CHARS = 255
 MAX_FLOW_NODES = 100_000
 MAX_FLOW_EDGES = 400_000
+MAX_FLOW_DEPTH = 200
+"""Parts of a flow in each other. Each takes up to three frames of Python's 1000."""
 FLOW_PAGE = 500
 """Nodes or edges of a flow that one call of a driver moves at most; the rest waits for the next."""
 UNSEALED_SECONDS = 3600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from taskharbor.canvas import NO_TIES, Canvas, Ties
+from taskharbor.canvas import NO_TIES, Canvas, Ties, depth_above
 from taskharbor.options import CallOptions
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Signature(Canvas[R]):
         self.kwargs = kwargs
         self.immutable = immutable
         self.ties = ties
+        self.depth = 0 if ties is NO_TIES else depth_above((), ties)
 
     def __repr__(self) -> str:
         shown = [
@@ -63,6 +64,9 @@ class Signature(Canvas[R]):
 
     def tied(self, ties: Ties) -> Self:
         return type(self)(self.task, self.args, self.kwargs, self.immutable, ties)
+
+    def parts(self) -> tuple[()]:
+        return ()
 
     def set(self, **options: Unpack[CallOptions]) -> Self:
         """The same call with ``options`` laid over its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast, overload
 
-from taskharbor.canvas import NO_TIES, Canvas, Ties, check_part
+from taskharbor.canvas import NO_TIES, Canvas, Ties, check_part, depth_above
 from taskharbor.errors import InvalidCall
 from taskharbor.flow.composed import Composed, FlowOptions
 from taskharbor.options import CallOptions
@@ -38,6 +38,7 @@ class Chain(Composed[R]):
         _check("a chain", self.steps)
         if not self.steps:
             raise InvalidCall("a chain needs at least one step")
+        self.depth = depth_above(self.steps, ties)
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.steps))
@@ -52,6 +53,9 @@ class Chain(Composed[R]):
     def tied(self, ties: Ties) -> Self:
         return type(self)(self.steps, ties)
 
+    def parts(self) -> tuple[Canvas[Any], ...]:
+        return self.steps
+
     def clone(self, *args: Any, **kwargs: Any) -> Self:
         first, *rest = self.steps
         return type(self)((first.clone(*args, **kwargs), *rest), self.ties)
@@ -62,7 +66,7 @@ class Chain(Composed[R]):
         return type(self)((first.set(**options), *(step.set(**later) for step in rest)), self.ties)
 
     def app_of(self) -> TaskHarbor | None:
-        return app_of(self.steps)
+        return app_of(self.parts())
 
 
 class Group(Composed[list[R]], Generic[R]):
@@ -82,6 +86,7 @@ class Group(Composed[list[R]], Generic[R]):
         self.ties = ties
         self.app = app
         _check("a group", self.members)
+        self.depth = depth_above(self.members, ties)
 
     def __repr__(self) -> str:
         return f"group({', '.join(map(repr, self.members))})"
@@ -94,6 +99,9 @@ class Group(Composed[list[R]], Generic[R]):
 
     def tied(self, ties: Ties) -> Self:
         return type(self)(self.members, ties, self.app)
+
+    def parts(self) -> tuple[Canvas[Any], ...]:
+        return self.members
 
     def clone(self, *args: Any, **kwargs: Any) -> Self:
         members = (member.clone(*args, **kwargs) for member in self.members)
@@ -135,12 +143,16 @@ class Chord(Composed[R]):
         self.body = body
         self.ties = ties
         _check("a chord", (header, body))
+        self.depth = depth_above((header, body), ties)
 
     def __repr__(self) -> str:
         return f"chord({self.header!r}, {self.body!r})"
 
     def tied(self, ties: Ties) -> Self:
         return type(self)(self.header, self.body, ties)
+
+    def parts(self) -> tuple[Canvas[Any], ...]:
+        return self.header, self.body
 
     def clone(self, *args: Any, **kwargs: Any) -> Self:
         return type(self)(self.header.clone(*args, **kwargs), self.body, self.ties)
@@ -150,7 +162,7 @@ class Chord(Composed[R]):
         return type(self)(self.header.set(**options), body, self.ties)
 
     def app_of(self) -> TaskHarbor | None:
-        return app_of((self.header, self.body))
+        return app_of(self.parts())
 
 
 class Header:

@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack
 
 from taskharbor import defaults
-from taskharbor.canvas import NO_TIES, Canvas, Ties, check_part
+from taskharbor.canvas import NO_TIES, Canvas, Ties, check_part, depth_above, holds
 from taskharbor.errors import InvalidCall, InvalidJob
 from taskharbor.flow.composed import Composed
 from taskharbor.options import CallOptions
@@ -60,6 +60,7 @@ class Graph(Composed[Any]):
         self.result = result
         self.nodes: dict[str, GraphNode] = {}
         self.ties = NO_TIES
+        self.depth = 1
 
     def __repr__(self) -> str:
         return f"<Graph {self.name}: {len(self.nodes)} nodes>"
@@ -82,6 +83,9 @@ class Graph(Composed[Any]):
         if name in self.nodes:
             raise InvalidCall(f"graph {self.name!r} has a node {name!r} already; take another name")
         check_part(f"node {name!r}", call)
+        if holds(call, self):
+            raise InvalidCall(f"node {name!r} has this graph in it; a graph can't hold itself")
+        depth = depth_above((call,))
         for given in (after, inputs):
             if isinstance(given, str):
                 raise InvalidCall(f"node {name!r} waits for {given!r}; put that in a list")
@@ -91,6 +95,7 @@ class Graph(Composed[Any]):
         waited = tuple(after)
         _check_sources(name, [*args, *kwargs.values()], waited)
         self.nodes[name] = GraphNode(name, call, args, kwargs, waited)
+        self.depth = max(self.depth, depth)
         return name
 
     def in_order(self) -> list[GraphNode]:
@@ -126,6 +131,9 @@ class Graph(Composed[Any]):
     def tied(self, ties: Ties) -> Self:
         return self._with(self.nodes, ties)
 
+    def parts(self) -> list[Canvas[Any]]:
+        return [node.call for node in self.nodes.values()]
+
     def clone(self, *args: Any, **kwargs: Any) -> Self:
         return self._with(
             {
@@ -152,12 +160,13 @@ class Graph(Composed[Any]):
     def app_of(self) -> TaskHarbor | None:
         from taskharbor.flow.builder import app_of
 
-        return app_of(node.call for node in self.nodes.values())
+        return app_of(self.parts())
 
     def _with(self, nodes: Mapping[str, GraphNode], ties: Ties) -> Self:
         other = type(self)(self.name, result=self.result)
         other.nodes = dict(nodes)
         other.ties = ties
+        other.depth = depth_above(other.parts(), ties)
         return other
 
 
