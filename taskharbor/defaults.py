@@ -58,5 +58,7 @@ MAX_FLOW_DEPTH = 200
 """Parts of a flow in each other. Each takes up to three frames of Python's 1000."""
 FLOW_PAGE = 500
 """Nodes or edges of a flow that one call of a driver moves at most; the rest waits for the next."""
+KEEP_AWAITED_SECONDS = 86_400.0
+"""At least, of an ended flow whose result a job has yet to come back for."""
 UNSEALED_SECONDS = 3600.0
 """How long a flow may take to be stored; then its part is taken for left behind and pruned."""

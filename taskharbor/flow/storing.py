@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from taskharbor.app import TaskHarbor
     from taskharbor.drivers.flows import FlowDriver, FlowEnqueued
     from taskharbor.flow.composed import FlowOptions
+    from taskharbor.lease import Reservation
 
 logger = logging.getLogger(__name__)
 
@@ -96,18 +97,25 @@ def send_tied(app: TaskHarbor, call: Signature[Any]) -> AsyncResult[Any]:
     return result.result
 
 
-def store_awaited(app: TaskHarbor, canvas: Canvas[Any], job_id: str) -> str:
+def store_awaited(app: TaskHarbor, canvas: Canvas[Any], job: Reservation) -> str:
     """Store a flow for a job to wait for: whole, not sealed. Its id. Raises like
     ``Canvas.delay()``."""
     driver = flows_of(app)
     laid = _lay(app, canvas)
-    flow_id = driver.new_id_beside(job_id)
-    # The job may be long in coming back for the result.
-    least = Retention(*(defaults.KEEP_DEAD_SECONDS,) * 3)
+    flow_id = driver.new_id_beside(job.id)
     nodes, edges = _nodes(app, driver, flow_id, laid)
-    flow = _head(flow_id, canvas, laid, nodes, {}, least=least)
+    flow = _head(flow_id, canvas, laid, nodes, {}, least=_until_taken(app, job))
     _send_all(driver, flow, nodes, edges, seal=False, connection=None)
     return flow_id
+
+
+def _until_taken(app: TaskHarbor, job: Reservation) -> Retention:
+    """How long ``job`` may be in coming back for what its flow came to: as long as an operator may
+    retry it, and its queue may be paused for a day."""
+    task = find(app, job.task)
+    kept = task.options if task is not None else app.own_options()
+    longest = max(kept.keep_succeeded, kept.keep_cancelled, kept.keep_dead)
+    return Retention(*(max(longest, defaults.KEEP_AWAITED_SECONDS),) * 3)
 
 
 def _store_sealed(app: TaskHarbor, canvas: Canvas[Any], options: FlowOptions) -> Stored:

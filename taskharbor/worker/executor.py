@@ -282,7 +282,7 @@ class Executor:
         from taskharbor.flow.storing import store_awaited
 
         try:
-            return Ended(HandedOver(store_awaited(self._app, canvas, job.id)))
+            return Ended(HandedOver(store_awaited(self._app, canvas, job)))
         except Exception as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
             return Ended(Failed(failure(error), retryable=isinstance(error, StoreError)), error)
 

@@ -12,7 +12,7 @@ from taskharbor.drivers.base import Capabilities, JobFilter
 from taskharbor.errors import ConfigurationError, InvalidJob, StoreUnavailable
 from taskharbor.flow.plan import Flow, FlowState, Node, Part
 from taskharbor.flow.storing import flows_of, parts
-from taskharbor.message import Message, read_body
+from taskharbor.message import Message, Retention, read_body
 from taskharbor.states import Move, Reason, State
 
 app = TaskHarbor("memory://", name="inputs", max_attempts=2)
@@ -47,6 +47,31 @@ def test_a_large_group_is_stored_in_parts_and_read_in_pages(
     ran = testing.drain(app)
     assert len(ran) == 50 + 1 + 2 + 1
     assert result.get(timeout=0) == [list(range(50)), 50]
+
+
+@pytest.mark.parametrize(
+    ("options", "days"),
+    [({}, 30), ({"keep_dead": 0.0}, 7), ({"keep_dead": 0.0, "keep_cancelled": 5.0}, 1)],
+)
+def test_a_flow_that_a_job_waits_for_is_kept_as_long_as_the_job_a_day_at_least(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], days: int
+) -> None:
+    """Without it the job, which may wait for a worker, could only be dead."""
+    kept: list[Retention] = []
+    enqueue_flow = type(app.driver).enqueue_flow  # type: ignore[attr-defined]
+
+    def note_and_enqueue(driver: Any, part: Part, **given: Any) -> Any:
+        kept.append(part.flow.retention)
+        return enqueue_flow(driver, part, **given)
+
+    monkeypatch.setattr(type(app.driver), "enqueue_flow", note_and_enqueue)
+    declare: Any = app.task(name=f"kept{days}", **options)
+    result = declare(lambda: group(same.s(1))).delay()
+    testing.drain(app)
+    assert result.get(timeout=0) == [1]
+    # A job of the flow itself has the default, thirty days when it is dead.
+    day = 86_400.0
+    assert kept == [Retention(days * day, max(days, 7) * day, 30 * day)]
 
 
 def test_a_part_has_all_that_its_edges_touch_and_no_more_than_a_batch(
