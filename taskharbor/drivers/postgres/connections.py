@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from taskharbor.drivers.postgres import faults
@@ -54,6 +55,7 @@ class Connection(psycopg.Connection[TupleRow]):
         prepared must stay. Raises psycopg's errors."""
         if self._sender is None:
             self._sender = Sender(self, prepares=self.prepare_threshold is not None)
+        self._sender.patience = self.patience
         return self._sender.run(statement, arguments)
 
     @contextmanager
@@ -114,6 +116,14 @@ class Connections:
 
         Raises StoreUnavailable, ConfigurationError, and psycopg's errors in connecting.
         """
+        connection = self.take()
+        try:
+            yield connection
+        finally:
+            self.give_back(connection)
+
+    def take(self) -> Connection:
+        """As ``lend``, for one who gives it back whatever happens."""
         self._check()
         if not self._free.acquire(timeout=LEND_SECONDS):
             raise StoreUnavailable(
@@ -121,28 +131,25 @@ class Connections:
                 f"{LEND_SECONDS:g} s; raise ?pool= in the URL"
             )
         try:
-            connection = self._take()
-            try:
-                yield connection
-            finally:
-                self._give_back(connection)
+            with self._lock:
+                while self._idle:
+                    connection = self._idle.pop()
+                    if not connection.closed:
+                        return connection
+            return self.open()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        try:
+            # (.info would make two objects to say so.)
+            if not self._closed and connection.pgconn.transaction_status == TransactionStatus.IDLE:
+                self._idle.append(connection)
+            else:
+                connection.close()
         finally:
             self._free.release()
-
-    def _take(self) -> Connection:
-        with self._lock:
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.closed:
-                    return connection
-        return self.open()
-
-    def _give_back(self, connection: Connection) -> None:
-        status = connection.info.transaction_status
-        if not self._closed and status is psycopg.pq.TransactionStatus.IDLE:
-            self._idle.append(connection)
-        else:
-            connection.close()
 
     def open(self) -> Connection:
         """A connection of the caller's own. Raises psycopg's errors."""

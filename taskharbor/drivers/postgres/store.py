@@ -74,12 +74,15 @@ class Store:
         pause = _FIRST_PAUSE
         for left in reversed(range(CONFLICTS)):
             try:
-                with self.connections.lend() as connection:
+                connection = self.connections.take()
+                try:
                     connection.patience = patience or self.address.answer_seconds
                     if check and not self._checked:
                         schema.check(schema.version(connection, self._statements))
                         self._checked = True
                     return step(connection)
+                finally:
+                    self.connections.give_back(connection)
             except psycopg.Error as error:
                 if left == 0 or not faults.is_conflict(error):
                     raise self.connections.translate(error) from error
