@@ -19,13 +19,15 @@ local codes = {}
 -- include rows.lua
 
 -- Where a part of MUTABLE begins, from 1.
-local AT_FLAGS, AT_ATTEMPTS, AT_DUE, AT_RESERVED, AT_MOMENT, AT_KEEP = 3, 4, 20, 28, 36, 44
+local AT_FLAGS, AT_ATTEMPTS, AT_FENCE, AT_DUE, AT_RESERVED, AT_KEEP = 3, 4, 12, 20, 28, 44
 local AT_QUEUE = 53
 -- Places in the lists of jobs.lua.
 local READY, SUCCEEDED = 2, 4
 local RESERVED_REASON, SUCCEEDED_REASON = 3, 4
 
 local TOGETHER = 128 -- ids in a member of Z, at most
+-- A result that stays in the job's record, in bytes. Larger ones would be read whenever that is.
+local SMALL = 128
 
 -- Clean successes -----------------------------------------------------------------------------
 
@@ -34,60 +36,79 @@ local done = {} -- ids of jobs of flows that have succeeded
 local written = {} -- hash -> {field, value...}: what is written of clean successes
 
 local function settle_clean(distinct, ids, fences, results, others)
-  local success = string.char(SUCCEEDED, SUCCEEDED_REASON)
   local time_now = struct.pack('>d', now)
+  local plain = string.char(SUCCEEDED, SUCCEEDED_REASON, PLAIN + CLEAN)
+  local with_result = string.char(SUCCEEDED, SUCCEEDED_REASON, PLAIN + CLEAN + RESULT)
+  local member = string.char(SUCCEEDED, SUCCEEDED_REASON, PLAIN + MEMBER + CLEAN)
   local moves, _, _, errors, losses, _, guards = unpack(others or {})
   local stored = distinct and many('m', ids) or {}
   local awaited = redis.call('EXISTS', prefix .. 'W') == 1 and many('W', ids) or {}
-  local unleased, mutables = later('ZREM', 'l'), later('HSET', 'm')
+  local mutables = later('HSET', 'm')
   written.m = mutables
   local results_put, no_longer_awaited = later('HSET', 'R'), later('HDEL', 'W')
-  local let_go, ended = {}, {} -- holder -> ids; queue -> how many succeeded
+  local lots = {} -- how a record ends -> what that says, see `lot_of`
+  local held = {} -- holder -> ids
   local kept = {} -- for how long -> ids
   local gone, stones = {}, {} -- ids of those that are not kept, and their tombstones
 
+  local function ids_in(lists_, key)
+    local ids_ = lists_[key]
+    if not ids_ then
+      ids_ = {}
+      lists_[key] = ids_
+    end
+    return ids_
+  end
+
+  -- Plain running jobs that were reserved together share all of their records from when that was:
+  -- it is read, and written anew, once.
+  local function lot_of(ending)
+    local reserved, expiry, keep, queue, owner = struct.unpack('>dddBc0Hc0', ending)
+    local lot = {
+      is_over = now >= expiry, queue = queue, running = 0, succeeded = 0,
+      held = ids_in(held, owner), kept = keep > 0 and ids_in(kept, keep),
+      stone_ends = now + expiry - reserved,
+      ending = string.sub(ending, 1, 8) .. time_now .. string.sub(ending, AT_KEEP - AT_RESERVED + 1),
+    }
+    lots[ending] = lot
+    return lot
+  end
+
   -- The code of the answer when a plain running job is `fence`'s to end; then it has succeeded.
   local function succeed(id, fence, record, result)
-    local state, _, flags, _, _, current, _, reserved, expiry, keep, queue, owner =
-      struct.unpack(MUTABLE, record)
+    local state, _, flags = string.byte(record, 1, AT_FLAGS)
     local is_member = flags == PLAIN + MEMBER
-    if state ~= RUNNING or not (is_member or flags == PLAIN) or current ~= fence or now >= expiry
-    then
-      return nil
-    end
-    unleased[#unleased + 1] = id
-    local held = let_go[owner]
-    if not held then
-      held = later('SREM', 'H:' .. owner)
-      let_go[owner] = held
-    end
-    held[#held + 1] = id
-    if keep <= 0 and not is_member then
-      gone[#gone + 1] = id
-      stones[#gone] = {fence, now + expiry - reserved}
-      count(queue, 'running', -1)
-      return 'a0'
-    end
-    local n = #mutables
-    mutables[n + 1] = id
-    mutables[n + 2] = success .. string.char(flags + CLEAN)
-      .. string.sub(record, AT_ATTEMPTS, AT_MOMENT - 1) .. time_now .. string.sub(record, AT_KEEP)
+    if state ~= RUNNING or not (is_member or flags == PLAIN) then return nil end
+    local ending = string.sub(record, AT_RESERVED)
+    local lot = lots[ending] or lot_of(ending)
+    if lot.is_over or struct.unpack('>d', record, AT_FENCE) ~= fence then return nil end
+    local let_go_of = lot.held
+    let_go_of[#let_go_of + 1] = id
+    lot.running = lot.running - 1
+    local together = lot.kept
     if is_member then
       done[#done + 1] = id
-    else
-      local together = kept[keep]
-      if not together then
-        together = {}
-        kept[keep] = together
-      end
+    elseif together then
       together[#together + 1] = id
+    else
+      gone[#gone + 1] = id
+      stones[#gone] = {fence, lot.stone_ends}
+      return 'a0'
     end
+    local n, before = #mutables, string.sub(record, AT_ATTEMPTS, AT_RESERVED - 1)
+    mutables[n + 1] = id
+    lot.succeeded = lot.succeeded + 1
+    -- Of a flow's job, who takes its result reads nothing but that.
+    if result and #result <= SMALL and not is_member then
+      mutables[n + 2] = with_result .. before .. lot.ending .. result
+      return 'a4'
+    end
+    mutables[n + 2] = (is_member and member or plain) .. before .. lot.ending
     if result then
       n = #results_put
       results_put[n + 1] = id
       results_put[n + 2] = result
     end
-    ended[queue] = (ended[queue] or 0) + 1
     return 'a4'
   end
 
@@ -139,29 +160,72 @@ local function settle_clean(distinct, ids, fences, results, others)
   end
   keep_together()
   if #gone > 0 then forget_gone() end
-  for queue, number in pairs(ended) do
-    count(queue, 'running', -number)
-    count(queue, 'succeeded', number)
+  for owner, ids_ in pairs(held) do
+    if #ids_ > 0 then
+      queued[#queued + 1] = {'SREM', prefix .. 'H:' .. owner, ids_}
+      let_go(owner)
+    end
   end
+  for _, lot in pairs(lots) do
+    if lot.running < 0 then
+      count(lot.queue, 'running', lot.running)
+      count(lot.queue, 'succeeded', lot.succeeded)
+    end
+  end
+end
+
+-- How many of the jobs with `pages` of edges are of which flow, and lead to which target. Nil where
+-- that isn't all there is to them.
+local function tally(pages)
+  local tallies, downs = {}, {}
+  -- Members of a group differ in the position of their one edge, which ends the page but for a byte:
+  -- what comes before it is read once.
+  local AFTER = 5
+  local alike, width = {}, 0
+
+  local function read(page)
+    local mark, last, edges, flow, at = struct.unpack(EDGES, page)
+    local target, first, _
+    if mark ~= 0 or last > 0 then return false end
+    for i = 1, edges do
+      target, _, _, at = struct.unpack(EDGE, page, at)
+      if i > 1 then downs[target] = (downs[target] or 0) + 1 end
+      first = first or target
+    end
+    if edges == 1 then width = #page - AFTER end
+    local key = edges == 1 and string.sub(page, 1, width) or page
+    local group = alike[key] or {flow = flow, target = first, number = 0}
+    group.number = group.number + 1
+    alike[key] = group
+    return true
+  end
+
+  for i = 1, #pages do
+    local page = pages[i]
+    local group = #page == width + AFTER and alike[string.sub(page, 1, width)]
+    if group then
+      group.number = group.number + 1
+    elseif not read(page) then
+      return nil
+    end
+  end
+  for _, group in pairs(alike) do
+    tallies[group.flow] = (tallies[group.flow] or 0) + group.number
+    local target = group.target
+    if target then downs[target] = (downs[target] or 0) + group.number end
+  end
+  return tallies, downs
 end
 
 -- Count `done` down where that is all that their ends do. Whether it was; else nothing is changed.
 local function count_down()
-  local pages, tallies, downs = many('e', done), {}, {}
-  for i = 1, #done do
-    local page, target, _ = pages[i], nil, nil
-    local mark, last, edges, flow, at = struct.unpack(EDGES, page)
-    if mark ~= 0 or last > 0 then return false end
-    tallies[flow] = (tallies[flow] or 0) + 1
-    for _ = 1, edges do
-      target, _, _, at = struct.unpack(EDGE, page, at)
-      downs[target] = (downs[target] or 0) + 1
-    end
-  end
+  local pages = many('e', done)
+  local tallies, downs = tally(pages)
+  if not tallies then return false end
   local flows, targets = {}, {}
-  for flow, tally in pairs(tallies) do
+  for flow, number in pairs(tallies) do
     local s = cmsgpack.unpack(redis.call('HGET', prefix .. 'S', flow))
-    s.s = s.s + tally
+    s.s = s.s + number
     if s.r or s.q or s.s + s.d + s.c >= s.z then return false end
     flows[#flows + 1], flows[#flows + 2] = flow, cmsgpack.pack(s)
   end
@@ -238,11 +302,11 @@ local function take(lines, retry)
   -- Shards take turns, so that no two of them give the same.
   fence = fence + (shard - fence) % shards - shards
   local lease_end = now + micros(want[3])
-  local leased, leases, held = later('HSET', 'm'), later('ZADD', 'l'), later('SADD', 'H:' .. holder)
-  local lease_end_text = text(lease_end) -- once: of a number, Redis makes a text for each job
+  local leased, held = later('HSET', 'm'), later('SADD', 'H:' .. holder)
   local rows, parts = 0, {}
   local row_start = seconds(now) .. seconds(lease_end) .. '\192'
   local row_end = row_start .. '\192\194' .. str(holder) .. '\192\192'
+  local all_simple = not retry
   local begun = struct.pack('>BBBI4I4', RUNNING, RESERVED_REASON, PLAIN, 1, 0)
   local endings -- keep -> how a record ends; those of one queue share it
 
@@ -264,8 +328,6 @@ local function take(lines, retry)
     local n = #leased
     leased[n + 1] = id
     leased[n + 2] = struct.pack('>c0ddc0', begun, fence, enqueued, ending(queue, extra))
-    leases[n + 1] = lease_end_text
-    leases[n + 2] = id
     held[#held + 1] = id
     n = #parts
     parts[n + 1] = ROW
@@ -275,31 +337,59 @@ local function take(lines, retry)
     parts[n + 4] = row_end
   end
 
+  -- Jobs that were released together have the same record.
+  local waited = {} -- record -> what becomes of it
+
+  local function lot_of_waiting(record)
+    local _, _, flags, attempts, losses, _, _, _, _, _, queue = struct.unpack(MUTABLE, record)
+    local lot = {
+      is_member = flags == PLAIN + MEMBER,
+      before = struct.pack('>BBBI4I4', RUNNING, RESERVED_REASON, flags, attempts + 1, losses),
+      after = string.sub(record, AT_DUE, AT_RESERVED - 1) .. struct.pack('>dd', now, lease_end)
+        .. string.sub(record, AT_KEEP, AT_QUEUE + #queue - 1)
+        .. struct.pack('>Hc0', #holder, holder),
+      counts = struct.pack('>BI4BI4B', 206, attempts + 1, 206, losses, 208),
+    }
+    waited[record] = lot
+    return lot
+  end
+
+  -- The end of a row: holder, flow, no flow that it awaits. Jobs of one flow have `extra` in common
+  -- up to its id.
+  local no_flow = '\194' .. str(holder) .. '\192\192'
+  local known_extra, known_end
+
+  local function end_of(extra)
+    if known_extra and string.find(extra, known_extra, 1, true) == 1 then return known_end end
+    local values = cmsgpack.unpack(extra)
+    local flow = values[6][1]
+    values[6], values[7] = {flow}, nil
+    local shared = string.sub(extra, 1, #cmsgpack.pack(values))
+    known_extra = string.sub(shared, -#flow) == flow and shared
+    known_end = '\194' .. str(holder) .. str(flow) .. '\192'
+    return known_end
+  end
+
   -- One that was in line before, or had to wait for it.
   local function resume(id, raw, record, saved)
-    local _, _, flags, attempts, losses, _, _, _, _, _, queue = struct.unpack(MUTABLE, record)
+    local lot = waited[record] or lot_of_waiting(record)
     local n = #leased
     leased[n + 1] = id
-    leased[n + 2] = struct.pack(
-      '>BBBI4I4d', RUNNING, RESERVED_REASON, flags, attempts + 1, losses, fence)
-      .. string.sub(record, AT_DUE, AT_RESERVED - 1) .. struct.pack('>dd', now, lease_end)
-      .. string.sub(record, AT_KEEP, AT_QUEUE + #queue - 1) .. struct.pack('>Hc0', #holder, holder)
-    leases[n + 1] = lease_end_text
-    leases[n + 2] = id
+    leased[n + 2] = struct.pack('>c0dc0', lot.before, fence, lot.after)
     held[#held + 1] = id
     local _, enqueued, priority, _, _, extra, at = struct.unpack(RAW, raw)
-    local flow = flags == PLAIN + MEMBER and cmsgpack.unpack(extra)[6][1]
     n = #parts
     parts[n + 1] = ROW
     parts[n + 2] = string.sub(raw, at)
     parts[n + 3] = struct.pack(
-      '>BI8BI4BI4BbBd', 207, fence, 206, attempts + 1, 206, losses, 208, priority, 203,
-      enqueued / 1000000)
+      '>BI8c0bBd', 207, fence, lot.counts, priority, 203, enqueued / 1000000)
     parts[n + 4] = row_start
-    parts[n + 5] = bin(saved) .. '\194' .. str(holder) .. (flow and str(flow) or '\192') .. '\192'
+    parts[n + 5] = bin(saved)
+    parts[n + 6] = lot.is_member and end_of(extra) or no_flow
   end
 
   local function saved_of(line)
+    if redis.call('EXISTS', prefix .. 'v') == 0 then return {} end
     local ids = {}
     for i, record in ipairs(line.records) do
       if record then ids[#ids + 1] = line.ids[i] end
@@ -319,7 +409,7 @@ local function take(lines, retry)
     endings = {}
     local begun_here = 0
     for i = 1, #ids do
-      if line.first and is_simple(raws[i], records[i]) then
+      if all_simple or line.first and is_simple(raws[i], records[i]) then
         fence = fence + shards
         if records[i] then
           resume(ids[i], raws[i], records[i], saved[ids[i]])
@@ -343,6 +433,7 @@ local function take(lines, retry)
   if rows > 0 then
     local counter = later('HSET', 'c')
     counter[1], counter[2] = 'f', fence
+    if #held > 0 then lease(holder, #held, lease_end) end
   end
   return array(rows) .. table.concat(parts)
 end
@@ -522,7 +613,7 @@ local function retry(id, queue, fence, lease_end)
   leave(job)
   m.s, m.r, m.a, m.f, m.h, m.t, m.x = 'running', 'reserved', m.a + 1, fence, holder, now, lease_end
   -- Not with the others: a job that was settled above has a removal to be undone.
-  zput('l', id, lease_end)
+  lease(holder, 1, lease_end)
   sput('H:' .. holder, id, true)
   count(queue, 'running', 1)
   save(job)

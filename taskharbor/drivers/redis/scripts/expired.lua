@@ -2,11 +2,51 @@
 --
 -- request  [limit]
 -- returns  [reservation...]
--- O(limit * log(running))
+-- O(limit + holders that may have the oldest ones, with what they hold)
 
 -- include jobs.lua
 -- include rows.lua
 -- include reservations.lua
 
-return reservations(
-  redis.call('ZRANGEBYSCORE', prefix .. 'l', '-inf', now, 'LIMIT', 0, request[1]))
+local AT_MOMENT = 36 -- in MUTABLE, from 1
+local HOLDERS = 16 -- read at a time
+local limit = request[1]
+local found = {} -- {expiry, id}
+local latest = now -- what expires after that is not among the first `limit`
+
+local function gather(holder)
+  local ids = redis.call('SMEMBERS', prefix .. 'H:' .. holder)
+  local records, added = many('m', ids), false
+  preload_values('m', ids, records)
+  for i, id in ipairs(ids) do
+    local expiry = records[i] and struct.unpack('>d', records[i], AT_MOMENT)
+    if expiry and expiry <= latest then
+      found[#found + 1] = {expiry, id}
+      added = true
+    end
+  end
+  return added
+end
+
+local function keep_first()
+  table.sort(found, function(a, b)
+    if a[1] == b[1] then return a[2] < b[2] end
+    return a[1] < b[1]
+  end)
+  for i = #found, limit + 1, -1 do found[i] = nil end
+  if found[limit] then latest = found[limit][1] end
+end
+
+local offset, holders = 0, nil
+repeat
+  holders = limit > 0 and redis.call(
+    'ZRANGEBYSCORE', prefix .. 'l', '-inf', text(latest), 'LIMIT', offset, HOLDERS) or {}
+  for _, holder in ipairs(holders) do
+    if gather(holder) and #found >= limit then keep_first() end
+  end
+  offset = offset + HOLDERS
+until #holders < HOLDERS
+keep_first()
+local ids = {}
+for i, one in ipairs(found) do ids[i] = one[2] end
+return reservations(ids)

@@ -2,7 +2,7 @@
 --
 -- request  [[[id, fence, progress, saved]...], seconds]
 -- returns  [[verdict, lease_expires_at or false, cancel_requested]...]
--- O(leases * log(running))
+-- O(leases + log(holders))
 
 -- include jobs.lua
 
@@ -18,7 +18,7 @@ local function renew(id, fence, progress, saved, until_)
   if now >= m.x then return {'expired', false, false} end
   if until_ > m.x then
     m.x = until_
-    zput('l', id, until_)
+    lease(m.h, 1, until_)
     save(job)
   end
   if progress then hput('p', id, progress) end

@@ -167,7 +167,7 @@ do
 
     function start_anew(job, reset)
       local m = job.m
-      m.u = nil
+      m.u, m.o = nil, nil
       hput('R', job.id, false)
       if reset then m.a, m.l = 0, 0 end
     end
@@ -337,7 +337,7 @@ do
       if records[i] or string.byte(raw, FLAGS_AT) ~= PLAIN + MEMBER + ROOT then
         others[#others + 1] = id
       else
-        local order, _, priority, _, queue = struct.unpack(RAW, raw)
+        local order, _, priority, _, queue = struct.unpack(RAW_START, raw)
         local line = lines[queue]
         if not line then
           line = later('ZADD', 'r:' .. queue)
@@ -367,8 +367,13 @@ do
     local numbers = {}
     for number = cursor, last do numbers[#numbers + 1] = text(number) end
     local ids = {}
-    preload('N:' .. id, numbers)
-    for _, number in ipairs(numbers) do ids[#ids + 1] = hget('N:' .. id, number) or nil end
+    local name = 'N:' .. id
+    if hashes[name] then -- this script has stored some of them
+      preload(name, numbers)
+      for _, number in ipairs(numbers) do ids[#ids + 1] = hget(name, number) or nil end
+    else
+      for _, job_id in ipairs(many(name, numbers)) do ids[#ids + 1] = job_id or nil end
+    end
     if #ids > MANY and not flow.s.r and flow.stored then ids = release_roots(ids) end
     load_jobs(ids)
     preload('M', ids)

@@ -20,7 +20,7 @@ local DEFAULT_RETENTION = {3600e6, 604800e6, 2592000e6}
 
 local function micros(seconds) return math.floor(seconds * 1000000 + 0.5) end
 -- For names of fields and keys: a number in a string would be cut to 14 digits.
-local function text(number) return string.format('%.0f', number) end
+local function text(number) return string.format('%d', number) end
 
 -- `command key value...` in as many calls as the values need.
 local function chunks(command, key, values)
@@ -74,6 +74,20 @@ end
 
 local function wake(queue, jobs_ready) woken[queue] = (woken[queue] or 0) + jobs_ready end
 
+-- What changes about leases: holder -> {how many begin or are extended, until when at the least}.
+local leases = {}
+
+local function lease(holder, number, until_)
+  local known = leases[holder]
+  if not known then
+    leases[holder] = {number, until_}
+  else
+    known[1], known[2] = known[1] + number, math.min(known[2], until_)
+  end
+end
+
+local function let_go(holder) lease(holder, 0, math.huge) end
+
 -- To those who wait for the end of a job; `channels` by spaces.
 local function announce(channels)
   for channel in string.gmatch(channels, '%S+') do told[channel] = true end
@@ -123,6 +137,21 @@ local function write_thinned()
   end
 end
 
+-- After all that changes who holds what.
+local function write_leases()
+  for holder, changes in pairs(leases) do
+    local held = redis.call('SCARD', prefix .. 'H:' .. holder)
+    local number, until_ = changes[1], changes[2]
+    if held == 0 then
+      redis.call('ZREM', prefix .. 'l', holder)
+    elseif held == number then
+      redis.call('ZADD', prefix .. 'l', until_, holder)
+    elseif number > 0 then
+      redis.call('ZADD', prefix .. 'l', 'LT', until_, holder)
+    end
+  end
+end
+
 local function write_queued()
   for _, one in ipairs(queued) do chunks(one[1], one[2], one[3]) end
 end
@@ -130,6 +159,7 @@ end
 -- For scripts that do without jobs.lua.
 local function flush_batch()
   write_queued()
+  write_leases()
   write_thinned()
   write_counts()
   write_hints()

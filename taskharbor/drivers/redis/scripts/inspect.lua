@@ -15,11 +15,12 @@ local found = {}
 for i, id in ipairs(ids) do
   local job = read_job(id)
   if job then
-    local history = {}
+    local history, result = {}, full and (job.m.o or results[i])
+    job.m.o = nil
     if full and job.m.y then history = redis.call('LRANGE', prefix .. 'h:' .. id, 0, -1) end
     found[i] = {
       id, job.order, job.enqueued, job.priority, job.key or false, job.expires or false,
-      job.fragment, job.m, progress[i], saved[i], errors[i], results[i] or false, history,
+      job.fragment, job.m, progress[i], saved[i], errors[i], result or false, history,
       job.member and job.member.flow or false,
     }
   else

@@ -105,11 +105,12 @@ end
 -- m: s state, r reason, a attempts, l losses, d due; running: f fence, t reserved, x expiry,
 -- h holder; terminal: z settled fence, q finished; and what `rest` has: c cancel reason, u unknown
 -- since, y there is a list of history, g last entry of the history, e the expiry is void, n the
--- expiry that counts, w the flow that it awaits or awaited
+-- expiry that counts, w the flow that it awaits or awaited, o the result
 local function unpack_mutable(stored)
   local state, reason, flags, attempts, losses, fence, due, reserved, moment, _, _, holder, at =
     struct.unpack(MUTABLE, stored)
-  local m = at <= #stored and cmsgpack.unpack(string.sub(stored, at)) or {}
+  local rest = string.sub(stored, at)
+  local m = flags >= RESULT and {o = rest} or rest ~= '' and cmsgpack.unpack(rest) or {}
   m.s, m.r, m.a, m.l, m.d = STATES[state], REASONS[reason] or m.r, attempts, losses, due
   if state == RUNNING then
     m.f, m.t, m.x, m.h = fence, reserved, moment, holder
@@ -124,7 +125,7 @@ end
 
 local pack_mutable
 do
-  local REST = {'c', 'u', 'y', 'e', 'n', 'w'}
+  local REST = {'c', 'u', 'y', 'e', 'n', 'w', 'o'}
 
   pack_mutable = function(job)
     local m = job.m
@@ -264,6 +265,7 @@ local function flush()
   flush_hashes()
   flush_group(zsets, 'ZADD', 'ZREM', true)
   flush_group(sets, 'SADD', 'SREM', false)
+  write_leases()
   write_thinned()
   for key in pairs(gone) do redis.call('UNLINK', key) end
   for id, entries in pairs(lists) do
@@ -291,7 +293,7 @@ local function leave(job)
   elseif state == 'scheduled' then
     zput('s', job.id, false)
   elseif state == 'running' then
-    zput('l', job.id, false)
+    let_go(m.h)
     sput('H:' .. m.h, job.id, false)
     m.f, m.h, m.t, m.x, m.c = nil, nil, nil, nil, nil
   elseif TERMINAL[state] then

@@ -11,14 +11,16 @@
 -- Keys of a shard (times are integer microseconds; a score below 2^53 is exact):
 --   j         hash  id -> what never changes, see RAW
 --   m         hash  id -> what changes, see MUTABLE; none = ready and never reserved
---   R, E      hash  id -> result, of a job that has succeeded; last error
+--   R, E      hash  id -> result, of a job that has succeeded, unless `rest` has it; last error
 --   p, v      hash  id -> progress, saved
 --   h:<id>    list  history: msgpack arrays, newest last
 --   k         hash  "<queue> <key>" -> msgpack [job id, until or false]: who has the idempotency key
 --   r:<queue> zset  ready ids by (priority, order)
 --   s         zset  scheduled ids by when something is due: start or expiry
---   l         zset  running ids by lease expiry
 --   H:<holder> set  running ids of a holder
+--   l         zset  holders of running jobs by when the first of their leases may expire: not later
+--             than it does. One entry for a holder and not one for a job, which would be two changes
+--             of a sorted set more for each of them
 --   z         zset  terminal ids by the end of their retention, but for those of flows and of Z
 --   Z         zset  msgpack arrays of ids that succeeded and are kept together, by the same end. One
 --             that leaves its state stays in: what `prune` finds is to be believed of the job only
@@ -60,20 +62,21 @@ local HINTS = 64 -- listeners woken by one script, at most
 --             is [flow, number, waits_for, errback, tolerated, label] for a job of a flow, times
 --             [eta, delay, expires_in, expires_at] or false, which count from its release
 --   fragment  msgpack id, queue, task, body: how a reservation begins
-local RAW = '>ddbBBc0Hc0'
+local RAW, RAW_START = '>ddbBBc0Hc0', '>ddbBBc0' -- the second to `queue`
 local FLAGS_AT = 18 -- where they stand, from 1
 local PLAIN, EXPIRES, MEMBER, ROOT = 1, 2, 8, 16 -- flags. MEMBER: of a flow. ROOT: waits for nobody. PLAIN: a success frees no key
 
 -- MUTABLE: state, reason, flags, attempts, losses, fence, due, reserved, moment, keep, queue,
 -- holder, rest
 --   flags   PLAIN: nothing in `rest`, so that a success needs to look at nothing else. CLEAN: the
---           last entry of the history is this success, read off the other fields
+--           last entry of the history is this success, read off the other fields. RESULT: `rest` is
+--           the result
 --   fence   of the lease; of the lease that ended the job; else 0
 --   moment  when the lease expires; when the job ended
 --   keep    how long it is kept when it succeeds
 --   rest    '' or a msgpack map
 local MUTABLE = '>BBBI4I4dddddBc0Hc0'
-local CLEAN = 4
+local CLEAN, RESULT = 4, 32
 
 -- EDGES: mark, last page, how many are here, flow; then the edges: target, position, kind. Only the
 -- first page knows the last one. A page has one mark: it is walked whole.

@@ -14,7 +14,7 @@ for i, id in ipairs(ids) do
   local job = read_job(id)
   if job then
     local m = job.m
-    outcomes[i] = {m.s, m.r, results[i], errors[i]}
+    outcomes[i] = {m.s, m.r, m.o or results[i], errors[i]}
     if not TERMINAL[m.s] then waits[#waits + 1] = id end
   else
     outcomes[i] = false
