@@ -158,11 +158,19 @@ def over(base: TaskOptions, given: Mapping[str, Any], declared: Mapping[str, Any
     return replace(base, **own, extras=extras)
 
 
+_METHODS = ("link", "link_error")
+"""Options of a call in Celery."""
+
+
 def unknown_option(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+    if name in _METHODS:
+        hint = f"write the call down and say it there: task.s(...).{name}(callback)"
+    elif close := difflib.get_close_matches(name, known, n=1):
+        hint = f"did you mean {close[0]!r}?"
+    else:
+        hint = f"known are {', '.join(sorted(known))}"
     return ConfigurationError(f"there is no {what} {name!r}; {hint}")
 
 

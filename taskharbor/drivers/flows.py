@@ -171,8 +171,9 @@ class Flows(Protocol):
         ...
 
     def delete_flow(self, flow_id: str) -> DeleteVerdict:
-        """The flow's retention is over: ``prune`` takes it and its jobs. ``running``, and nothing
-        changes, unless it has ended or was never sealed."""
+        """The flow's retention is over: ``prune`` takes it and its jobs, and another flow may have
+        its key at once. ``running``, and nothing changes, unless it has ended or was never
+        sealed."""
         ...
 
 

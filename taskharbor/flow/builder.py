@@ -204,6 +204,7 @@ def chain(*steps: Any) -> Canvas[Any]:
     """One step after the other: ``chain(fetch.s(7), parse.s(), store.s())``, or an iterable of
     steps. A chain of one step is that step. Raises InvalidCall."""
     listed = _listed(steps)
+    _check("a chain", listed)
     if len(listed) == 1:
         return listed[0]
     return Chain(each for step in listed for each in Chain.steps_of(step))
@@ -231,9 +232,9 @@ def chord(header: Any, /, body: Canvas[Any] = _LATER) -> Any:
 
 
 def _listed(parts: tuple[Any, ...]) -> list[Canvas[Any]]:
-    if len(parts) == 1 and not isinstance(parts[0], Canvas) and isinstance(parts[0], Iterable):
-        return list(parts[0])
-    return list(parts)
+    if len(parts) != 1 or isinstance(parts[0], Canvas | str) or not isinstance(parts[0], Iterable):
+        return list(parts)
+    return list(parts[0])
 
 
 def _check(what: str, parts: Iterable[object]) -> None:

@@ -191,6 +191,10 @@ def _summary(bunch: Bunch) -> str:
     return ", ".join(f"{states[state]:,} {state}" for state in State if states[state])
 
 
+_UNDER = {"": "", "↓ ": "", "├─ ": "│  ", "└─ ": "   "}
+"""What stands before the lines below one with this mark."""
+
+
 class _Tree:
     """Bunches below those that they wait for."""
 
@@ -209,20 +213,16 @@ class _Tree:
 
     def lines(self) -> Iterator[str]:
         # Not recursive: a chain may be longer than Python's stack.
-        todo = [(bunch, "", "", True) for bunch in reversed(self._roots)]
+        todo = [(bunch, "", "") for bunch in reversed(self._roots)]
         while todo:
-            bunch, lead, branch, last = todo.pop()
-            yield lead + branch + self._line(bunch)
+            bunch, lead, mark = todo.pop()
+            yield lead + mark + self._line(bunch)
+            inner = lead + _UNDER[mark]
             below = self._below.get(bunch.number, [])
-            # What stands alone below another goes on under it, without a step to the right.
-            inner = lead if not branch else lead + ("   " if last else "│  ")
-            for index, each in reversed(list(enumerate(below))):
-                is_last = index == len(below) - 1
-                mark = "└─ " if is_last else "├─ "
-                if len(below) == 1:
-                    todo.append((each, inner, "└─ " if not branch else "", True))
-                else:
-                    todo.append((each, inner, mark, is_last))
+            # What comes alone goes on below, without a step to the right: chains may be long.
+            final = "↓ " if len(below) == 1 else "└─ "
+            marks = [*["├─ "] * (len(below) - 1), final]
+            todo += [(each, inner, marks.pop()) for each in reversed(below)]
 
     def _line(self, bunch: Bunch) -> str:
         parts = [f"{_SIGNS[bunch.state]} {bunch.title}", f" [{_summary(bunch)}]"]

@@ -110,6 +110,37 @@ class FlowRules(FlowSuite):
         same = flow_of("v", flow_id="flow-3", idempotency_key="k", digest=b"1")
         assert driver.enqueue_flow(same) == (FLOW, False, True)
 
+    def test_the_key_of_a_deleted_flow_is_free_before_the_flow_is_gone(
+        self, driver: FlowDriver
+    ) -> None:
+        """Whoever deletes one wants the next to run, and not to hear of the old one."""
+        driver.enqueue_flow(flow_of("a -> b", idempotency_key="k"))
+        for name in "ab":
+            succeed(driver, name)
+        assert driver.delete_flow(FLOW) is DeleteVerdict.DELETED
+        other = flow_of("x -> y", flow_id="flow-2", idempotency_key="k")
+        assert driver.enqueue_flow(other) == ("flow-2", True, True)
+        while driver.prune(1):
+            pass
+        assert driver.flow(FLOW) is None
+        again = flow_of("v", flow_id="flow-3", idempotency_key="k")
+        assert driver.enqueue_flow(again)[:2] == ("flow-2", False)
+
+    def test_the_key_of_a_flow_that_is_half_pruned_is_free(
+        self, driver: FlowDriver, clock: ManualClock
+    ) -> None:
+        kept = Retention(10.0, 10.0, 10.0)
+        driver.enqueue_flow(flow_of("a -> b", idempotency_key="k", retention=kept))
+        for name in "ab":
+            succeed(driver, name)
+        clock.advance(10.0)
+        assert driver.prune(1) == 1
+        other = flow_of("x -> y", flow_id="flow-2", idempotency_key="k")
+        assert driver.enqueue_flow(other)[:2] == ("flow-2", True)
+        while driver.prune(1):
+            pass
+        assert driver.enqueue_flow(flow_of("v", flow_id="3", idempotency_key="k"))[0] == "flow-2"
+
     # --- order and inputs
 
     def test_a_chain_goes_step_by_step(self, driver: FlowDriver) -> None:

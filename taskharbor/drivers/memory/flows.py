@@ -298,7 +298,7 @@ class FlowKeeper:
             return DeleteVerdict.NOT_FOUND
         if flow.sealed and flow.finished_at is None:
             return DeleteVerdict.RUNNING
-        flow.doomed = True
+        self._doom(flow)
         self._ends.set(flow_id, now)
         return DeleteVerdict.DELETED
 
@@ -307,7 +307,7 @@ class FlowKeeper:
         pruned = 0
         while pruned < limit and (over := self._ends.until(now, 1)):
             flow = self._flows[over[0]]
-            flow.doomed = True
+            self._doom(flow)
             for index in list(islice(flow.nodes, limit - pruned)):
                 self._store.drop(self._store.jobs[flow.nodes.pop(index)])
                 pruned += 1
@@ -315,10 +315,13 @@ class FlowKeeper:
                 self._drop(flow)
         return pruned
 
-    def _drop(self, flow: FlowRecord) -> None:
-        self._ends.discard(flow.flow.id)
-        self.expiries.discard(flow.flow.id)
+    def _doom(self, flow: FlowRecord) -> None:
+        flow.doomed = True
         key = flow.flow.idempotency_key
         if key is not None and self._keys.get(key) == flow.flow.id:
             del self._keys[key]
+
+    def _drop(self, flow: FlowRecord) -> None:
+        self._ends.discard(flow.flow.id)
+        self.expiries.discard(flow.flow.id)
         del self._flows[flow.flow.id]

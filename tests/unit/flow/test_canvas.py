@@ -618,6 +618,27 @@ def test_a_label_cannot_break_out_of_its_place_in_mermaid() -> None:
     assert '["○ shop.make.#lt;locals#gt;.a#amp;b"]' in drawing.mermaid()
 
 
+def test_a_tree_shows_what_comes_after_what_and_a_chain_takes_no_room_to_the_right() -> None:
+    fork = group(add.s(2) | minus.s(y=1), total.s())
+    first = group(add.s(i) for i in range(7)) | total.s().on_error(shown.si("oops"))
+    canvas = group(first, chain(same.s([1]), same.s(), fork, *[same.s()] * 300))
+    tree = canvas.delay().graph().tree().splitlines()
+    words = [line.split(" [")[0].replace(f"{__name__}.", "") for line in tree]
+    assert words[:10] == [
+        "○ add × 7",
+        "↓ · total",
+        "↓ · shown",
+        "○ same",
+        "↓ · same",
+        "├─ · add",
+        "│  ↓ · minus",
+        "└─ · total",
+        "   ↓ · same",
+        "   ↓ · same",
+    ]
+    assert words[10:] == ["   ↓ · same"] * 298 + ["   ↓ · taskharbor.join"]
+
+
 def test_a_flow_whose_jobs_are_not_all_there_is_drawn() -> None:
     """It is being stored, or pruned: its edges are read after its nodes."""
     result = chain(add.s(1), add.s(1), add.s(1)).delay()
@@ -657,3 +678,12 @@ def test_flows_from_async_code() -> None:
     import asyncio
 
     assert asyncio.run(_waited()) == (2, [1, 2])
+
+
+def test_habits_from_elsewhere_are_told_what_to_write_here() -> None:
+    with pytest.raises(ConfigurationError, match=r"task\.s\(\.\.\.\)\.link\(callback\)"):
+        cast(Any, add).apply_async((1,), link=same.s())
+    with pytest.raises(ConfigurationError, match=r"\.link_error\(callback\)"):
+        cast(Any, chain(add.s(1), add.s(1))).apply_async(link_error=same.s())
+    with pytest.raises(InvalidCall, match=r"not of 'shop\.add'"):
+        chain(cast(Any, "shop.add"))

@@ -756,6 +756,7 @@ BEGIN
         RETURN 'running';
     END IF;
     UPDATE th.flows SET doomed = true, prune_at = th.clock(p_now) WHERE id = p_flow;
+    DELETE FROM th.flow_keys WHERE key = f.key AND flow = f.id;
     RETURN 'deleted';
 END $$;
 
@@ -776,6 +777,7 @@ BEGIN
         FOR UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;
         UPDATE th.flows SET doomed = true WHERE id = f.id AND NOT doomed;
+        DELETE FROM th.flow_keys WHERE key = f.key AND flow = f.id;
         seqs := ARRAY(SELECT m.seq FROM th.members m WHERE m.flow = f.id ORDER BY m.number
             LIMIT p_limit - pruned);
         DELETE FROM th.edges WHERE ctid = ANY (ARRAY(
@@ -789,7 +791,6 @@ BEGIN
         pruned := pruned + cardinality(seqs);
         CONTINUE WHEN EXISTS (SELECT FROM th.members m WHERE m.flow = f.id);
         DELETE FROM th.errands WHERE flow = f.id;
-        DELETE FROM th.flow_keys WHERE key = f.key AND flow = f.id;
         DELETE FROM th.flows WHERE id = f.id;
     END LOOP;
     RETURN pruned;

@@ -65,8 +65,6 @@ end
 local jobs_dropped = #ids + #ids_together
 
 local function drop_flow(flow)
-  local head = flow_head(flow.id)
-  if head.key and hget('K', head.key) == flow.id then hput('K', head.key, false) end
   for _, key in ipairs({'U', 'V', 'G', 'a'}) do
     zput(key, key == 'a' and 'f' .. flow.id or flow.id, false)
   end
@@ -81,6 +79,10 @@ local function drop_jobs(flow)
   while left > 0 and s.n > 0 do
     s.n, left = s.n - 1, left - 1
     numbers[#numbers + 1] = text(s.n)
+  end
+  if not s.o then
+    local key = flow_head(flow.id).key
+    if key and hget('K', key) == flow.id then hput('K', key, false) end
   end
   s.o, flow.dirty = true, true
   local ids_ = many('N:' .. flow.id, numbers)

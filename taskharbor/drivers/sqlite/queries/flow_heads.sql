@@ -20,7 +20,8 @@ SELECT finished_at FROM th_flows WHERE id = ?;
 INSERT INTO th_errands (flow, source, target, position) VALUES (?, ?, ?, ?);
 
 -- doom: num
-UPDATE th_flows SET doomed = 1 WHERE num = ?;
+-- Its key is another flow's now.
+UPDATE th_flows SET doomed = 1, key = NULL WHERE num = ?;
 
 -- drop_errands: flow
 DELETE FROM th_errands WHERE flow = ?;
