@@ -38,6 +38,7 @@ POSTGRES_VERSIONS = {
 }
 
 REDIS_SERVERS = ("6.2", "7", "valkey")
+MILLION = ("--histories", "1000000", "--compiled")
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
@@ -239,6 +240,16 @@ def chaos(session: nox.Session) -> None:
         "--deselect=tests/chaos/test_full_rate.py::test_nothing_grows_at_full_rate",
     )
     run_pytest(session, run, "tests/chaos", *elsewhere, "-n", "4", "--dist", "worksteal")
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """A million simulated histories on all cores, natively compiled (needs a C compiler).
+
+    `-- --histories 20000` for fewer, without compiling; `-- --help` for the rest.
+    """
+    session.install("-e", ".[typing]")
+    session.run("python", "-m", "tests.simulation", *(session.posargs or MILLION))
 
 
 @nox.session(venv_backend=SHARED)

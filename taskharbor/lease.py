@@ -8,7 +8,6 @@ idea and the name are from M. Kleppmann, "How to do distributed locking", 2016).
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -110,12 +109,14 @@ def judge(
 
 def check_lease_seconds(seconds: object) -> None:
     """Raises InvalidLease unless ``seconds`` is positive, finite and at most a day."""
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not math.isfinite(seconds)
-        or not 0 < seconds <= defaults.MAX_LEASE_SECONDS
-    ):
+    match seconds:
+        case bool():
+            possible = False
+        case int() | float():
+            possible = 0 < seconds <= defaults.MAX_LEASE_SECONDS  # so neither infinite nor NaN
+        case _:
+            possible = False
+    if not possible:
         raise InvalidLease(
             f"a lease of {seconds!r} seconds is impossible; use more than 0 and at most "
             f"{defaults.MAX_LEASE_SECONDS:g}"

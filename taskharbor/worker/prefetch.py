@@ -81,7 +81,7 @@ class Rotation:
             return tuple(credit)
         for name, weight in self._queues:
             credit[name] += weight
-        # Sorting is stable: queues with equal credit keep the order they were given in.
-        order = tuple(sorted(credit, key=lambda name: -credit[name]))
+        # Sorting is stable, also in reverse: queues with equal credit keep their order.
+        order = tuple(sorted(credit, key=credit.__getitem__, reverse=True))
         credit[order[0]] -= self._total
         return order

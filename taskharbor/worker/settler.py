@@ -133,13 +133,16 @@ class Settler:
     def _take(self) -> Batch:
         # A child with thousands of slots must not hold up a store, or run into its timeout.
         finished = self._finished
+        if not finished:
+            return []
         batch, self._finished = finished[: defaults.BATCH], finished[defaults.BATCH :]
-        if batch:
-            self._sending.append(batch)
+        self._sending.append(batch)
         return batch
 
     def answered(self, batch: Batch, answers: Sequence[Settled]) -> list[Refused]:
         """The store's verdicts on ``batch``; those that say nothing was changed are returned."""
+        if not batch:
+            return []
         with self._lock:
             self._forget(batch)
             for held in batch:

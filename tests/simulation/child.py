@@ -7,7 +7,6 @@ crash, a stop or a lost reply may fall between is separated by a ``yield``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 from taskharbor import defaults
@@ -25,9 +24,9 @@ from taskharbor.worker.prefetch import Prefetch, Rotation
 from taskharbor.worker.settler import Batch, Settler, unstarted
 from taskharbor.worker.shutdown import Budget, Shutdown
 from taskharbor.worker.table import Phase, SlotState
-from tests.simulation.jobs import Broken, Checker, Plan
-from tests.simulation.network import Call, Network
-from tests.simulation.scheduler import Actor, Scheduler, Steps
+from tests.simulation.broken import Broken
+from tests.simulation.jobs import Checker, Plan
+from tests.simulation.scheduler import Actor, Call, Scheduler, Steps
 
 LEASE_SECONDS = 6.0
 HEARTBEAT_SECONDS = 2.0
@@ -55,24 +54,23 @@ class SimulatedChild:
         self,
         holder: str,
         scheduler: Scheduler,
-        network: Network,
         store: Store,
         checker: Checker,
         *,
         queues: tuple[tuple[str, int], ...],
         slots: int,
         budget: Budget,
+        share: Callable[[], None],
         on_exit: Callable[[SimulatedChild], None],
     ) -> None:
-        rng = Random(scheduler.rng.random())
+        rng = scheduler.rng
         self.holder = holder
         self._scheduler = scheduler
-        self._clock = scheduler.clock
-        self._network = network
         self._store = store
         self._checker = checker
         self._slots = slots
         self._rng = rng
+        self._share = share
         self._on_exit = on_exit
         self.settler = Settler()
         self.shutdown = Shutdown()
@@ -102,6 +100,7 @@ class SimulatedChild:
         self._unanswered_urgent: set[int] = set()
         self._free = list(range(slots))
         self._wake_at = 0.0
+        self._hinted = False
         self._main = scheduler.spawn(self._reserve())
         self._pulse = scheduler.spawn(self._beat())
         self._slot_actors: list[Actor] = []
@@ -111,6 +110,14 @@ class SimulatedChild:
     @property
     def actors(self) -> list[Actor]:
         return [self._main, self._pulse, *self._slot_actors]
+
+    @property
+    def listening(self) -> bool:
+        return self._main.looking
+
+    def wake(self) -> None:
+        self._hinted = True
+        self._scheduler.wake(self._main)
 
     def kill(self) -> None:
         for actor in self.actors:
@@ -138,13 +145,16 @@ class SimulatedChild:
     def _reserve(self) -> Steps:
         now = self._scheduler.now
         while self.exit_code is None:
-            now = yield from self._start_waiting(now)
+            if self.settler.waiting:
+                now = yield from self._start_waiting(now)
             step = self._planner.next(now)
             match step:
                 case Wait(until, listen):
+                    self._main.quiet = self._main.looking = listen
                     yield self._scheduler.now + 60.0 if until is None else until
-                    if listen and self._rng.random() < 0.5:
+                    if listen and (self._hinted or self._rng.random() < 0.5):
                         self._planner.woken()
+                    self._hinted = False
                 case Ask():
                     yield from self._ask(step)
                 case Leave(code):
@@ -156,26 +166,27 @@ class SimulatedChild:
     def _ask(self, ask: Ask) -> Steps:
         sent_at = self._scheduler.now
         try:
-            reply = yield from self._exchange(ask.batch, ask.want)
+            reply = yield self._exchange(ask.batch, ask.want)
         except StoreUnavailable:
             self._planner.unanswered(ask, self._scheduler.now)
             return
-        self._note_answered(ask.batch)
-        self._planner.answered(ask, reply, sent_at=sent_at, now=self._scheduler.now)
+        if ask.batch:
+            self._note_answered(ask.batch)
+        came = self._planner.answered(ask, reply, sent_at=sent_at, now=self._scheduler.now)
+        if came.more:
+            self._share()
         if reply.reserved:
             self._alarm_before(self._scheduler.now + 2 * PATIENCE_SECONDS)
 
     def _reconcile(self) -> Steps:
         try:
-            listed = yield from self._network.call(
-                lambda: self._store.held(self._clock.now(), self.holder)
-            )
+            listed = yield lambda: self._store.held(self._scheduler.store_now, self.holder)
             unknown = self.settler.unknown(listed)
             sent_at = self._scheduler.now
             answers = []
             if unknown:
                 renewals = [Renewal(job.id, job.fence) for job in unknown]
-                answers = yield from self._network.call(lambda: self._extend(renewals))
+                answers = yield lambda: self._extend(renewals)
         except StoreUnavailable:
             self._planner.reconcile_failed(self._scheduler.now)
             return
@@ -183,18 +194,19 @@ class SimulatedChild:
         self._planner.reconciled(listed, unknown, answers, sent_at=sent_at, now=now)
         self._alarm_before(now + 2 * PATIENCE_SECONDS)
 
-    def _exchange(self, batch: Batch, want: Want | None = None) -> Call[Exchange]:
+    def _exchange(self, batch: Batch, want: Want | None = None) -> Callable[[], Exchange]:
         settlements = [held.settlement for held in batch if held.settlement is not None]
 
         def apply() -> Exchange:
-            reply = self._store.exchange(self._clock.now(), self.holder, settlements, want)
-            self._checker.settled(settlements, reply.settled)
+            reply = self._store.exchange(self._scheduler.store_now, self.holder, settlements, want)
+            if settlements:
+                self._checker.settled(settlements, reply.settled)
             return reply
 
-        return (yield from self._network.call(apply))
+        return apply
 
     def _extend(self, renewals: list[Renewal]) -> list[Extended]:
-        return self._store.extend(self._clock.now(), self.holder, renewals, LEASE_SECONDS)
+        return self._store.extend(self._scheduler.store_now, self.holder, renewals, LEASE_SECONDS)
 
     def _leave(self, code: ExitCode) -> None:
         if self.settler.running and not self.shutdown.leaving:
@@ -245,7 +257,7 @@ class SimulatedChild:
         job = held.reservation
         plan = self._checker.plans[job.id]
         run = self._runs[slot] = Run(held, slot, self._scheduler.now, plan.timeout)
-        self._checker.started(job, self._clock.now())
+        self._checker.started(job, self._scheduler.store_now)
         self._note_in_table(run, Phase.STARTED)
         if run.soft_deadline is not None:
             self._alarm_before(run.soft_deadline)
@@ -283,6 +295,7 @@ class SimulatedChild:
     # --- the heartbeat thread -----------------------------------------------------------------
 
     def _beat(self) -> Steps:
+        settler = self.settler
         while True:
             now = self._scheduler.now
             for run in self._heartbeat.to_interrupt(now, list(self._runs.values())):
@@ -297,6 +310,8 @@ class SimulatedChild:
             if self.shutdown.leaving:
                 self._leave(self.shutdown.exit_code(running=self.settler.running))
             self._wake_at = self._heartbeat.wake_at(self._scheduler.now, list(self._runs.values()))
+            self._pulse.quiet = True
+            self._pulse.looking = not (settler.running or settler.waiting or settler.finished)
             yield self._wake_at
 
     def _interrupt(self, run: Run) -> None:
@@ -307,6 +322,8 @@ class SimulatedChild:
     def _alarm_before(self, when: float) -> None:
         if when < self._wake_at:
             self._scheduler.wake(self._pulse)
+        elif self._pulse.looking:  # no longer: from now on it is needed at the time it chose
+            self._scheduler.wake(self._pulse, self._wake_at)
 
     def _renew(self) -> Steps:
         leases = self.settler.leases()
@@ -314,7 +331,7 @@ class SimulatedChild:
         if leases:
             renewals = [Renewal(held.reservation.id, held.reservation.fence) for held in leases]
             try:
-                answers = yield from self._network.call(lambda: self._extend(renewals))
+                answers = yield lambda: self._extend(renewals)
             except StoreUnavailable:
                 self._heartbeat.failed(self._scheduler.now)
                 return
@@ -326,7 +343,7 @@ class SimulatedChild:
         if not batch:
             return
         try:
-            reply = yield from self._exchange(batch)
+            reply = yield self._exchange(batch)
         except StoreUnavailable:
             self.settler.unanswered(batch)
             self._heartbeat.failed(self._scheduler.now)

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from random import Random
+from typing import NamedTuple
 
-from taskharbor.decision import Lost, decide
-from taskharbor.drivers.memory.operators import Store
-from taskharbor.errors import StoreUnavailable
-from taskharbor.lease import Guard, Reservation
-from taskharbor.maintenance.lost import LostChild, policy_of, settle_lost
-from taskharbor.settlement import Settlement
+from taskharbor.maintenance.lost import LostChild
 from taskharbor.states import Reason
 from taskharbor.worker.shutdown import Budget
 from tests.simulation.child import SimulatedChild
 from tests.simulation.jobs import Checker, make_chords, make_plans
-from tests.simulation.network import CLEAR, Call, Network, Weather
-from tests.simulation.scheduler import Actor, Scheduler, Steps
+from tests.simulation.maintenance import HINTS_TAKEN, SimulatedMaintenance
+from tests.simulation.network import CLEAR, Network, Weather
+from tests.simulation.scheduler import Actor, Scheduler
+from tests.simulation.store import WatchedStore
 
 QUEUES = (("mail", 3), ("default", 1))
+NAMES = tuple(name for name, _ in QUEUES)
 CHAOS_SECONDS = 12.0
-BUSY_STEPS = 400
+BUSY_STEPS, BUSY_STEPS_PER_JOB = 20, 12
 """About as many steps as a history takes until most of its jobs have run."""
+AFTERMATH_SECONDS = 0.25
+"""For what comes late when all is over: longer than any message is on its way."""
 SETTLE_SECONDS = 240.0
 """Longer than any chain of retries, timeouts and leases of one history."""
 
@@ -44,54 +44,121 @@ class Chaos:
     chords: int = 0
 
 
+class Tally(NamedTuple):
+    """What histories consist of. ``attempts`` started, and each was checked; ``settlements`` that
+    the store applied, and each was checked; ``steps``: the points at which anything else could
+    have come in between; virtual ``seconds``."""
+
+    histories: int = 0
+    jobs: int = 0
+    attempts: int = 0
+    settlements: int = 0
+    requests: int = 0
+    unanswered: int = 0
+    faults: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+    def plus(self, other: Tally) -> Tally:
+        return Tally._make(mine + theirs for mine, theirs in zip(self, other, strict=True))
+
+
 class History:
     """``run()`` raises Broken when a promise did not hold."""
 
     def __init__(
         self, seed: int, chaos: Chaos, *, jobs: int = 30, children: int = 2, slots: int = 1
     ) -> None:
-        self.scheduler = Scheduler(Random(seed))
+        self._rng = Random(seed)
+        self.scheduler = Scheduler(self._rng)
         self._chaos = chaos
-        self._rng = Random(seed + 1)
         self._slots = slots
-        self._store = Store()
+        self._store = WatchedStore(self)
+        self.scheduler.next_change = self._next_change
         self._network = Network(self.scheduler, chaos.weather)
-        names = tuple(name for name, _ in QUEUES)
-        plans = make_plans(self._rng, jobs, names)
+        plans = make_plans(self._rng, jobs, NAMES)
         chords = make_chords(self._rng, chaos.chords, plans)
         self.checker = Checker(self._store, plans, chords)
+        self._unfinished = len(plans)
+        self._faults = 0
         self._children: list[SimulatedChild] = []
         self._born = 0
         self._victim: SimulatedChild | None = None
         self._child_count = children
+        self._maintenance = SimulatedMaintenance(self.scheduler, self._store, self.checker)
 
     def run(self) -> None:
+        scheduler = self.scheduler
+        self._began = scheduler.now
         self._enqueue()
         for _ in range(self._child_count):
             self._start_child()
-        self.scheduler.spawn(self._maintain())
-        for event in self._events():
-            if self._rng.random() < 0.5:
-                self.scheduler.call_later(CHAOS_SECONDS * self._rng.random(), event)
-            else:
-                self.scheduler.at_step[self._rng.randrange(BUSY_STEPS)] = self._to_whose_turn(event)
-        began = self.scheduler.now
-        while not self.checker.all_finished():
-            self.scheduler.run(self.scheduler.now + 1.0)
-            if self.scheduler.now >= began + CHAOS_SECONDS:
-                self._network.weather = CLEAR
-            if self.scheduler.now >= began + CHAOS_SECONDS + SETTLE_SECONDS:
-                break
+        self._plan_events()
+        give_up_at = scheduler.now + CHAOS_SECONDS + SETTLE_SECONDS
+        while scheduler.now < give_up_at and not self.checker.all_finished():
+            scheduler.run(give_up_at)
+        scheduler.run(scheduler.now + AFTERMATH_SECONDS)
         self.checker.final()
+
+    @property
+    def tally(self) -> Tally:
+        """What it consisted of, once it has been run."""
+        checker, network = self.checker, self._network
+        return Tally(
+            histories=1,
+            jobs=len(checker.plans),
+            attempts=sum(checker.starts.values()),
+            settlements=checker.settlements,
+            requests=network.requests,
+            unanswered=network.unanswered,
+            faults=self._faults,
+            steps=self.scheduler.steps,
+            seconds=self.scheduler.now - self._began,
+        )
 
     def _enqueue(self) -> None:
         plans, chords = self.checker.plans, self.checker.chords
         in_flows = {each for chord in chords for each in (*chord.members, chord.finalizer)}
-        now = self.scheduler.clock.now()
+        now = self.scheduler.store_now
         alone = [plan.message() for plan in plans.values() if plan.id not in in_flows]
         self._store.enqueue(now, alone)
         for chord in chords:
             self._store.enqueue_flow(now, chord.part(plans))
+
+    def _plan_events(self) -> None:
+        scheduler, random = self.scheduler, self._rng.random
+        busy_steps = round(BUSY_STEPS + BUSY_STEPS_PER_JOB * len(self.checker.plans))
+        for event in self._events():
+            if random() < 0.5:
+                scheduler.call_later(CHAOS_SECONDS * random() ** 2, partial(self._cause, event))
+            else:
+                scheduler.at_step[self._rng.randrange(busy_steps)] = self._to_whose_turn(event)
+        scheduler.call_later(CHAOS_SECONDS, self._clear_up)
+
+    def _clear_up(self) -> None:
+        self._network.weather = CLEAR
+
+    # --- what the store tells -----------------------------------------------------------------
+
+    def ready(self) -> None:
+        self._wake_one()
+
+    def scheduled(self, due_at: float) -> None:
+        self._maintenance.scheduled(due_at)
+
+    def finished(self) -> None:
+        self._unfinished -= 1
+        if self._unfinished <= 0:
+            self.scheduler.pause()
+
+    def _wake_one(self) -> None:
+        """There may be work for one more. Such hints may be missed."""
+        listening = [child for child in self._children if child.listening]
+        if listening and self._rng.random() < HINTS_TAKEN:
+            self._rng.choice(listening).wake()
+
+    def _next_change(self) -> float:
+        return self.scheduler.boot_time(self._store.next_change(NAMES))
 
     # --- what goes wrong ----------------------------------------------------------------------
 
@@ -102,10 +169,14 @@ class History:
             for child in self._children:
                 if actor in child.actors:
                     self._victim = child
-            event()
+            self._cause(event)
             self._victim = None
 
         return strike
+
+    def _cause(self, event: Callable[[], None]) -> None:
+        self._faults += 1
+        event()
 
     def _choose(self) -> SimulatedChild:
         return self._victim or self._rng.choice(self._children)
@@ -128,12 +199,12 @@ class History:
         child = SimulatedChild(
             f"holder-{self._born}",
             self.scheduler,
-            self._network,
             self._store,
             self.checker,
             queues=QUEUES,
             slots=self._slots,
             budget=Budget(tasks=tasks),
+            share=self._wake_one,
             on_exit=lambda child: self.scheduler.call_later(
                 0.2 * self._rng.random(), partial(self._replace, child)
             ),
@@ -145,10 +216,20 @@ class History:
         if child in self._children:
             self._children.remove(child)
             self._start_child()
-            self.scheduler.spawn(self._retire(child, ended=True))
+            self._retire(child, ended=True)
 
     def _kill(self) -> None:
-        self.scheduler.spawn(self._retire(self._lose(), ended=False), 0.1)
+        self._retire(self._lose(), ended=False, delay=0.1)
+
+    def _retire(self, child: SimulatedChild, *, ended: bool, delay: float = 0.0) -> None:
+        lost = LostChild(
+            number=1,
+            holder=child.holder,
+            cause="ended" if ended else "died",
+            ending="was killed by SIGKILL",
+            slots=tuple(child.table.values()),
+        )
+        self.scheduler.spawn(self._maintenance.retire(lost), delay)
 
     def _lose_host(self) -> None:
         """Nobody tells maintenance."""
@@ -181,51 +262,4 @@ class History:
     def _cancel(self) -> None:
         job_id = self._rng.choice(sorted(self.checker.plans))
         self.checker.cancelled.add(job_id)
-        self._store.cancel(self.scheduler.clock.now(), [job_id], Reason.OPERATOR)
-
-    # --- maintenance --------------------------------------------------------------------------
-
-    def _maintain(self) -> Steps:
-        clock, store, call = self.scheduler.clock, self._store, self._network.call
-        for reaps in cycle((True, False)):
-            yield self.scheduler.now + 0.5
-            try:
-                yield from call(lambda: store.promote(clock.now(), 100))
-                if reaps:
-                    expired = yield from call(lambda: store.expired(clock.now(), 100))
-                    yield from self._settle([self._reap(job) for job in expired])
-            except StoreUnavailable:
-                continue
-
-    def _retire(self, child: SimulatedChild, *, ended: bool) -> Steps:
-        report = LostChild(
-            number=1,
-            holder=child.holder,
-            cause="ended" if ended else "died",
-            ending="was killed by SIGKILL",
-            slots=tuple(child.table.values()),
-        )
-        while True:
-            try:
-                held = yield from self._network.call(
-                    lambda: self._store.retire(self.scheduler.clock.now(), child.holder)
-                )
-                if not held:
-                    return
-                now = self.scheduler.clock.now()
-                yield from self._settle(settle_lost(report, held, now=now, rng=self._rng))
-            except StoreUnavailable:
-                yield self.scheduler.now + 0.3
-
-    def _settle(self, settlements: list[Settlement]) -> Call[None]:
-        def apply() -> None:
-            now = self.scheduler.clock.now()
-            answers = self._store.exchange(now, "maintenance", settlements, None).settled
-            self.checker.settled(settlements, answers)
-
-        if settlements:
-            yield from self._network.call(apply)
-
-    def _reap(self, job: Reservation) -> Settlement:
-        lost = Lost(None, Reason.LEASE_EXPIRED, guard=Guard.EXPIRED)
-        return decide(job, policy_of(job), lost, now=self.scheduler.clock.now(), rng=self._rng)
+        self._store.cancel(self.scheduler.store_now, [job_id], Reason.OPERATOR)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 from taskharbor import message
 from taskharbor.drivers.base import Settled
@@ -17,10 +18,10 @@ from taskharbor.lease import Reservation, Verdict
 from taskharbor.message import Call, Message, Policy
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
+from tests.simulation.broken import Broken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """One job: how long each attempt takes, how many fail first, how often it may be tried.
 
     ``urgent``: its settlements are not to wait for others'.
@@ -36,13 +37,21 @@ class Plan:
     urgent: bool
 
     def message(self) -> Message:
-        body = _body(self.timeout, self.policy)
-        return Message(id=self.id, task="sim", body=body, queue=self.queue, delay=self.delay)
+        return _message(self.id, self.queue, self.delay, self.timeout, self.policy)
 
 
 @cache
-def _body(timeout: float | None, policy: Policy) -> bytes:
-    return message.write_body(Call(b"", timeout=timeout, policy=policy))
+def _message(
+    job_id: str, queue: str, delay: float, timeout: float | None, policy: Policy
+) -> Message:
+    """Messages are the same in all histories, and what they cost is not what is tried here."""
+    body = message.write_body(Call(b"", timeout=timeout, policy=policy))
+    return Message(id=job_id, task="sim", body=body, queue=queue, delay=delay)
+
+
+@cache
+def _policy(max_attempts: int, delay: float) -> Policy:
+    return Policy(max_attempts=max_attempts, backoff=("fixed", delay))
 
 
 _SECONDS = (0.0,) * 4 + (0.0002,) * 4 + (0.001,) * 4 + (0.004, 0.06, 0.5, 8.0)
@@ -53,15 +62,16 @@ def make_plans(rng: Random, count: int, queues: Sequence[str]) -> dict[str, Plan
 
 
 def _make_plan(rng: Random, number: int, queues: Sequence[str]) -> Plan:
-    max_attempts = rng.choice((1, 2, 5))
+    choice = rng.choice
+    max_attempts = choice((1, 2, 5))
     return Plan(
         id=f"job-{number}",
-        queue=rng.choice(queues),
-        seconds=rng.choice(_SECONDS),
-        failures=rng.choice((0, 0, 0, 0, 1, 9)),
-        policy=Policy(max_attempts=max_attempts, backoff=("fixed", rng.choice((0.0, 0.3, 2.0)))),
-        timeout=rng.choice((None, None, 2.0)),
-        delay=rng.choice((0.0, 0.0, 0.0, 1.5)),
+        queue=choice(queues),
+        seconds=choice(_SECONDS),
+        failures=choice((0, 0, 0, 0, 1, 9)),
+        policy=_policy(max_attempts, choice((0.0, 0.3, 2.0))),
+        timeout=choice((None, None, 2.0)),
+        delay=choice((0.0, 0.0, 0.0, 1.5)),
         urgent=max_attempts == 1 or rng.random() < 0.1,
     )
 
@@ -95,10 +105,6 @@ def make_chords(rng: Random, count: int, plans: dict[str, Plan]) -> list[Chord]:
     return chords
 
 
-class Broken(AssertionError):
-    """A promise that did not hold."""
-
-
 @dataclass
 class Checker:
     """Watches every start, end and settlement; looks at the store's records, past any network."""
@@ -112,6 +118,7 @@ class Checker:
     terminal: Counter[str] = field(default_factory=Counter)
     cancelled: set[str] = field(default_factory=set)
     reaped: int = 0
+    settlements: int = 0
 
     def started(self, job: Reservation, now: float) -> None:
         """Nothing is started without a lease that is valid at that moment."""
@@ -137,6 +144,7 @@ class Checker:
         for settlement, answer in zip(settlements, answers, strict=True):
             if answer.verdict is not Verdict.APPLIED:
                 continue
+            self.settlements += 1
             if answer.state is None or answer.state.terminal:
                 self.terminal[settlement.job_id] += 1
             if settlement.reason is Reason.LEASE_EXPIRED:

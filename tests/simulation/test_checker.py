@@ -16,8 +16,8 @@ from taskharbor.worker.held import Held
 from taskharbor.worker.planner import Planner
 from taskharbor.worker.recovery import Recovery
 from taskharbor.worker.settler import Batch, Settler
-from tests.simulation.jobs import Broken
-from tests.simulation.test_histories import play_many
+from tests.simulation.broken import Broken
+from tests.simulation.play import play_many
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -114,4 +114,4 @@ def release_at_the_first_end(patch: pytest.MonkeyPatch) -> None:
 def test_a_fault_breaks_a_history(monkeypatch: pytest.MonkeyPatch, fault: Patch, kind: str) -> None:
     fault(monkeypatch)
     with pytest.raises(Broken, match="--first-seed"):
-        play_many(kind, range(200))
+        play_many(kind, 0, 200)
