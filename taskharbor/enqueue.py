@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskharbor import defaults
-from taskharbor.canvas import NO_TIES
+from taskharbor.canvas import NO_TIES, Canvas
 from taskharbor.errors import InvalidCall, StoreUnavailable
 from taskharbor.message import Message
 from taskharbor.middleware import EnqueueRequest
@@ -38,6 +38,9 @@ def enqueue_one(
 
 def enqueue(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
     """Store one batch; the results in the order of the calls. All of it or nothing is stored."""
+    for call in calls:
+        if type(call) is not Signature or call.ties is not NO_TIES:
+            raise _no_plain_call(call)
     if app.stack.enqueues:
         return _through_middleware(app, calls, connection)
     return _store(app, calls, connection)
@@ -48,6 +51,15 @@ def batches(calls: Iterable[Signature[Any]]) -> Iterator[list[Signature[Any]]]:
     rest = iter(calls)
     while batch := list(islice(rest, defaults.BATCH)):
         yield batch
+
+
+def _no_plain_call(call: object) -> InvalidCall:
+    if isinstance(call, Canvas):
+        return InvalidCall(
+            f"{call!r} is a flow (a call with callbacks is one too), and can't be one of many in a "
+            "batch; send it by itself, or make a group of all"
+        )
+    return InvalidCall(f"{call!r} is no call written down; write it as task.s(...)")
 
 
 def _through_middleware(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
@@ -72,11 +84,6 @@ def call_of(request: EnqueueRequest, *, immutable: bool = False) -> Signature[An
 
 
 def _store(app: TaskHarbor, calls: Calls, connection: Any) -> list[AsyncResult[Any]]:
-    if any(call.ties is not NO_TIES for call in calls):
-        raise InvalidCall(
-            "a call with callbacks is a flow, and can't be one of many in a batch; send it by "
-            "itself, or make a group of all"
-        )
     messages = [call.task.message(call.args, call.kwargs) for call in calls]
     answers = _send(app, messages, connection)
     return [

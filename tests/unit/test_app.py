@@ -4,16 +4,17 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from taskharbor import Signature, TaskHarbor, testing
+from taskharbor import AsyncResult, Signature, TaskHarbor, group, testing
 from taskharbor.clock import ManualClock
 from taskharbor.drivers.base import Enqueued, InspectableDriver
 from taskharbor.drivers.registry import connect
-from taskharbor.errors import EncodeError, StoreFull, StoreUnavailable, UnknownDriver
+from taskharbor.errors import EncodeError, InvalidCall, StoreFull, StoreUnavailable, UnknownDriver
 from taskharbor.message import Message
+from taskharbor.middleware import Enqueue, EnqueueRequest, Middleware
 
 
 @pytest.fixture
@@ -208,6 +209,30 @@ def test_a_bad_call_among_many_refuses_its_batch_and_says_what_is_stored(
             app.enqueue_many(calls)
         assert raised.value.__notes__ == ["The 10 jobs before this batch are enqueued."]
         assert len(jobs.drain()) == 10
+
+
+class Passing(Middleware):
+    """Sees calls enqueued, and lets them."""
+
+    def around_enqueue(
+        self, requests: list[EnqueueRequest], enqueue: Enqueue
+    ) -> list[AsyncResult[Any]]:
+        return enqueue(requests)
+
+
+@pytest.mark.parametrize("middleware", [[], [Passing()]], ids=["bare", "middleware"])
+def test_a_batch_is_of_plain_calls(middleware: list[Middleware]) -> None:
+    app = TaskHarbor("memory://", middleware=middleware)
+    task = add_task(app)
+    flows: list[Any] = [task.s(1) | task.s(), task.s(1).link(task.s()), group(task.s(1))]
+    with testing.memory(app) as jobs:
+        for flow in flows:
+            with pytest.raises(InvalidCall, match=r"is a flow .* send it by itself"):
+                app.enqueue_many([task.s(1), flow])
+        for call in (1, None, "demo.add", task):
+            with pytest.raises(InvalidCall, match=r"write it as task\.s"):
+                app.enqueue_many([cast(Any, call)])
+        assert jobs.drain() == []
 
 
 def test_async_callers_enqueue_many(app: TaskHarbor) -> None:
