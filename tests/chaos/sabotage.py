@@ -31,7 +31,7 @@ def _no_fence_in_redis() -> None:
     real = scripts._read
     comparisons = (
         b"if fence ~= m.f then return 'mismatch', job end",
-        b"current ~= fence or ",
+        b" or struct.unpack('>d', record, AT_FENCE) ~= fence",
         b"if fence ~= m.f then return {'mismatch', false, false} end",
     )
     missing = [each for each in comparisons if each not in real("exchange") + real("extend")]

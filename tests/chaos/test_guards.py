@@ -5,6 +5,8 @@ With all guards in place the same plan breaks none (``--long``).
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +18,12 @@ from tests.chaos.checker import Expect, Promise
 from tests.chaos.faults import KillProcess, Scene, StopHost
 from tests.chaos.ledger import read
 from tests.chaos.orders import RACERS, Order
+from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.sites import Undo
 from tests.chaos.storm import Plan, Storm
 from tests.chaos.tasks import ENDLESS
 from tests.chaos.weather import Blow
+from tests.scenarios.worker import ROOT
 from tests.waiting import wait_until
 
 
@@ -127,6 +131,16 @@ def _storm(trial: Trial, directory: Path, **settings: Any) -> Storm:
         nothing_may_expire=trial.nothing_may_expire,
         **settings,
     )
+
+
+@pytest.mark.parametrize("guard", SABOTAGES)
+def test_the_guard_is_still_where_it_is_switched_off(guard: str) -> None:
+    """In the storm's processes nobody would hear of it: the trial would go on with the guard."""
+    commit = f"from tests.chaos.sabotage import commit; commit({guard!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", commit], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.timeout(600)
