@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from taskharbor import codec, defaults
 from taskharbor.canvas import Canvas
@@ -38,7 +38,9 @@ _LEAST_RETENTION = Retention(*(defaults.LEASE_SECONDS,) * 3)
 _NOT_FOR_ITS_JOBS = ("job_id", "idempotency_key", "key_until", "connection")
 
 
-Stored = tuple[FlowResult[Any], list[AsyncResult[Any]]]
+T = TypeVar("T")
+
+Stored = tuple[T, list[AsyncResult[Any]]]
 """A flow, and its jobs."""
 
 
@@ -102,11 +104,19 @@ def store_awaited(app: TaskHarbor, canvas: Canvas[Any], job: Reservation) -> str
     ``Canvas.delay()``."""
     driver = flows_of(app)
     laid = _lay(app, canvas)
+    store = partial(_store_unsealed, app, driver, canvas, laid, job)
+    flow_id, _ = _through_middleware(app, laid, store)
+    return flow_id
+
+
+def _store_unsealed(
+    app: TaskHarbor, driver: FlowDriver, canvas: Canvas[Any], laid: Laid, job: Reservation
+) -> Stored[str]:
     flow_id = driver.new_id_beside(job.id)
     nodes, edges = _nodes(app, driver, flow_id, laid)
     flow = _head(flow_id, canvas, laid, nodes, {}, least=_until_taken(app, job))
     _send_all(driver, flow, nodes, edges, seal=False, connection=None)
-    return flow_id
+    return flow_id, _told(app, nodes)
 
 
 def _until_taken(app: TaskHarbor, job: Reservation) -> Retention:
@@ -118,14 +128,13 @@ def _until_taken(app: TaskHarbor, job: Reservation) -> Retention:
     return Retention(*(max(longest, defaults.KEEP_AWAITED_SECONDS),) * 3)
 
 
-def _store_sealed(app: TaskHarbor, canvas: Canvas[Any], options: FlowOptions) -> Stored:
+def _store_sealed(
+    app: TaskHarbor, canvas: Canvas[Any], options: FlowOptions
+) -> Stored[FlowResult[Any]]:
     own, of_jobs = _sort_options(options)
     driver = flows_of(app)
     laid = _lay(app, canvas.set(**of_jobs) if of_jobs else canvas)
-    store = partial(_store_laid, app, driver, canvas, own, laid)
-    if not app.stack.enqueues:
-        return store()
-    return _through_middleware(app, laid, store)
+    return _through_middleware(app, laid, partial(_store_laid, app, driver, canvas, own, laid))
 
 
 def _sort_options(options: FlowOptions) -> tuple[dict[str, Any], Any]:
@@ -159,10 +168,12 @@ def _lay(app: TaskHarbor, canvas: Canvas[Any]) -> Laid:
     return Laid(compiler.drafts, compiler.edges, result)
 
 
-def _through_middleware(app: TaskHarbor, laid: Laid, store: Callable[[], Stored]) -> Stored:
+def _through_middleware(app: TaskHarbor, laid: Laid, store: Callable[[], Stored[T]]) -> Stored[T]:
     """Store what middleware makes of the calls. It can change each, but neither drop nor add."""
+    if not app.stack.enqueues:
+        return store()
     drafts = [draft for draft in laid.drafts if draft.call.task.name != JOIN]
-    stored: list[Stored] = []
+    stored: list[Stored[T]] = []
 
     def enqueue(requests: list[EnqueueRequest]) -> list[AsyncResult[Any]]:
         if len(requests) != len(drafts):
@@ -186,7 +197,7 @@ def _through_middleware(app: TaskHarbor, laid: Laid, store: Callable[[], Stored]
 
 def _store_laid(
     app: TaskHarbor, driver: FlowDriver, canvas: Canvas[Any], own: dict[str, Any], laid: Laid
-) -> Stored:
+) -> Stored[FlowResult[Any]]:
     flow_id = driver.new_job_id(own.get("idempotency_key"))
     nodes, edges = _nodes(app, driver, flow_id, laid)
     flow = _head(flow_id, canvas, laid, nodes, own)
@@ -198,12 +209,16 @@ def _store_laid(
     created = answer.created
     result_id = flow.result if created else None
     result: FlowResult[Any] = kind(answer.id, app, created, answer.same_request, result_id)
-    jobs = [AsyncResult[Any](node.message.id, app) for node in nodes] if created else []
-    if created and app.signals.enqueued.handlers:
+    return result, _told(app, nodes) if created else []
+
+
+def _told(app: TaskHarbor, nodes: Sequence[Node]) -> list[AsyncResult[Any]]:
+    """The jobs, which the store has now."""
+    if app.signals.enqueued.handlers:
         for node in nodes:
             message = node.message
             app.signals.enqueued.send(JobEnqueued(message.id, message.task, message.queue, True))
-    return result, jobs
+    return [AsyncResult[Any](node.message.id, app) for node in nodes]
 
 
 def _nodes(

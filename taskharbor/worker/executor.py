@@ -28,7 +28,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from taskharbor import codec
-from taskharbor.canvas import Canvas
 from taskharbor.context import Control, JobContext, enter
 from taskharbor.control import SoftTimeLimit
 from taskharbor.decision import Failed, HandedOver, Succeeded, Undecodable, decide
@@ -97,7 +96,7 @@ class Executor:
         if getpid() != pid:
             end_copy(ended.exception)
         if isinstance(ended, Replaced):
-            ended = self._hand_over(job, ended.canvas)
+            ended = copy_context().run(self._hand_over, job, ended)
         return self._settle(job, policy, ended)
 
     async def run_async(self, job: Reservation, control: Control) -> Settlement:
@@ -126,7 +125,7 @@ class Executor:
         if getpid() != pid:
             end_copy(ended.exception)
         if isinstance(ended, Replaced):
-            ended = await self._in_thread(partial(self._hand_over, job, ended.canvas))
+            ended = await self._in_thread(partial(copy_context().run, self._hand_over, job, ended))
         return self._settle(job, policy, ended)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
@@ -217,7 +216,7 @@ class Executor:
             # The limit may have struck in the 'finally', before its only line.
             control.interrupt = None
             return raised(work.task, work.job, error)
-        return returned(task, value)
+        return returned(task, work.job, value)
 
     def _call_in_thread(self, work: Work, control: Control) -> Ended | Replaced:
         """In a process forked in here no other thread lives: it has to end where it is."""
@@ -267,7 +266,7 @@ class Executor:
             return raised(work.task, work.job, error)
         except BaseException as error:  # noqa: BLE001 - every end of user code is an outcome
             return raised(work.task, work.job, error)
-        return returned(task, value)
+        return returned(task, work.job, value)
 
     def _run_coroutine(self, work: Work) -> Ended | Replaced:
         try:
@@ -277,12 +276,14 @@ class Executor:
 
     # --- what becomes of it -----------------------------------------------------------------------
 
-    def _hand_over(self, job: Reservation, canvas: Canvas[Any]) -> Ended:
-        """Store the flow that the job's task gave its work to."""
+    def _hand_over(self, job: Reservation, replaced: Replaced) -> Ended:
+        """Store the flow that the job's task gave its work to. Runs in a context of its own:
+        middleware that sees the flow's calls may ask for the job."""
         from taskharbor.flow.storing import store_awaited
 
+        enter(replaced.job)
         try:
-            return Ended(HandedOver(store_awaited(self._app, canvas, job)))
+            return Ended(HandedOver(store_awaited(self._app, replaced.canvas, job)))
         except Exception as error:  # noqa: BLE001 - encoding reads attributes of the user's classes
             return Ended(Failed(failure(error), retryable=isinstance(error, StoreError)), error)
 

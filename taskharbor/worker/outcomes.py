@@ -55,8 +55,10 @@ class Ended(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """Instead of that: the task gave its work to ``canvas``, which is to be stored first."""
+    """Instead of that: the task gave the work of ``job`` to ``canvas``, which is to be stored
+    first."""
 
+    job: JobContext
     canvas: Canvas[Any]
     exception: BaseException | None = None
 
@@ -92,9 +94,9 @@ def unread(error: Exception, rng: Random) -> Ended | None:
     return None
 
 
-def returned(task: Task[..., Any], value: object) -> Ended | Replaced:
+def returned(task: Task[..., Any], job: JobContext, value: object) -> Ended | Replaced:
     if isinstance(value, Canvas):
-        return Replaced(value)
+        return Replaced(job, value)
     if not task.options.store_result:
         return Ended(Succeeded(None))
     if type(value) is Gathered:
@@ -116,7 +118,7 @@ def raised(task: Task[..., Any], job: JobContext, error: BaseException) -> Ended
         case Reject():
             return Ended(Failed(failure(error), Reason.REJECTED, retryable=False), error)
         case Replace():
-            return Replaced(error.canvas, error)
+            return Replaced(job, error.canvas, error)
         case Snooze():
             return Ended(Snoozed(error.delay), error)
         case Cancel():

@@ -1,6 +1,8 @@
 """What flows come to: as Celery documents its canvas, where it does."""
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -23,7 +25,13 @@ from taskharbor import (
 )
 from taskharbor.canvas import Canvas
 from taskharbor.drivers.flows import FlowDriver, FlowNode
-from taskharbor.errors import ConfigurationError, InvalidCall, InvalidJob, ResultNotStored
+from taskharbor.errors import (
+    ConfigurationError,
+    InvalidCall,
+    InvalidJob,
+    NoCurrentJob,
+    ResultNotStored,
+)
 from taskharbor.flow.builder import Group
 from taskharbor.flow.drawing import read_drawing
 from taskharbor.flow.plan import FlowState
@@ -510,6 +518,37 @@ def test_middleware_sees_the_calls_of_a_flow_and_can_change_them() -> None:
         result = (group(traced.s(), traced.s()) | traced.s()).delay()
         testing.drain(mine)
         assert result.get(timeout=0) == "7"
+
+
+def test_middleware_and_signals_see_the_flow_that_a_job_hands_its_work_to() -> None:
+    class PassOn(Middleware):
+        def around_enqueue(
+            self, requests: list[EnqueueRequest], enqueue: Enqueue
+        ) -> list[AsyncResult[Any]]:
+            with suppress(NoCurrentJob):
+                for request in requests:
+                    request.headers["trace"] = current_job().headers["trace"]
+            return enqueue(requests)
+
+    mine = TaskHarbor("memory://", name="passing", middleware=[PassOn()])
+    trace: Any = mine.task(name="trace")(lambda *given: current_job().headers["trace"])
+
+    @mine.task(name="hand")
+    def hand() -> Any:
+        return group(trace.s(), trace.s()) | trace.s()
+
+    @mine.task(name="ahand")
+    async def ahand() -> Any:
+        return trace.s() | hand.si()
+
+    told: list[str] = []
+    mine.signals.enqueued.connect(lambda event: told.append(event.task))
+    with testing.memory(mine):
+        for task in (hand, ahand):
+            result = task.using(headers={"trace": "7"}).delay()
+            testing.drain(mine)
+            assert result.get(timeout=0) == "7"
+    assert Counter(told) == {"hand": 2, "ahand": 1, "trace": 3 + 1 + 3}
 
 
 def test_flows_run_at_once_inline() -> None:
