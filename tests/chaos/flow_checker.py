@@ -35,10 +35,12 @@ _OF_EACH_JOB = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A flow that a client was told is stored. ``value``: what it comes to, None: it fails."""
+    """A flow that clients were told is stored, each under some id. ``state``: how it ends,
+    ``value``: what it comes to if it succeeds."""
 
     key: str
-    acknowledged: str | None
+    acknowledged: Sequence[str]
+    state: FlowState
     value: int | None
 
 
@@ -60,6 +62,11 @@ class FlowEvidence:
         """The flows that were never sealed: their builder died."""
         return {flow.id for flow in self.flows.values() if flow.state is FlowState.BUILDING}
 
+    @property
+    def expired(self) -> set[str]:
+        """The flows that were not over in time."""
+        return {flow.id for flow in self.flows.values() if flow.state is FlowState.CANCELLED}
+
 
 def violations(found: FlowEvidence) -> list[str]:
     """What was broken, in words; empty: nothing was."""
@@ -70,19 +77,18 @@ def violations(found: FlowEvidence) -> list[str]:
 def each_flow_was_stored_once(found: FlowEvidence) -> Iterator[str]:
     for asked in found.asked:
         ids = [flow.id for flow in found.sealed if flow.idempotency_key == asked.key]
-        if asked.acknowledged is None or ids != [asked.acknowledged]:
+        if set(asked.acknowledged) != set(ids) or len(ids) != 1:
             yield f"{asked.key} was acknowledged as {asked.acknowledged}; the store has {ids}"
 
 
 def each_flow_comes_to_its_value(found: FlowEvidence) -> Iterator[str]:
     """The value says that every input of every job was there, once and in its place."""
     for asked in found.asked:
-        flow = found.flows.get(asked.acknowledged or "")
+        flow = found.flows.get(next(iter(asked.acknowledged), ""))
         if flow is None:
             continue
-        state = FlowState.FAILED if asked.value is None else FlowState.SUCCEEDED
-        if flow.state is not state:
-            yield f"{asked.key} is {flow.state}, and should be {state}"
+        if flow.state is not asked.state:
+            yield f"{asked.key} is {flow.state}, and should be {asked.state}"
         last = found.evidence.by_id.get(flow.result)
         value = None if last is None or last.result is None else codec.decode(last.result)
         if value != asked.value:
@@ -108,6 +114,8 @@ def every_job_ends_as_it_must(found: FlowEvidence) -> Iterator[str]:
         expected = ENDS.get(job.task.rpartition(".")[2], State.SUCCEEDED)
         if job.flow in found.left_over:
             expected = State.BLOCKED
+        if job.flow in found.expired and job.state is State.CANCELLED:
+            continue  # it was too late
         if job.state is not expected:
             yield f"{job.task} {job.id} is {job.state} ({job.reason}), and should be {expected}"
 
@@ -116,6 +124,8 @@ def what_must_not_run_does_not(found: FlowEvidence) -> Iterator[str]:
     """Jobs of a flow that was never sealed, and those that were skipped."""
     for job in found.evidence.jobs:
         skipped = job.state is State.CANCELLED
+        if job.flow in found.expired and not job.task.endswith(".never"):
+            continue  # it may have been cancelled while it ran, or waited to be tried again
         if (skipped or job.flow in found.left_over) and (
             job.history or found.evidence.of(job.id, What.BEGIN)
         ):
@@ -152,6 +162,16 @@ def nothing_starts_before_what_it_waits_for(found: FlowEvidence) -> Iterator[str
                 )
 
 
+def no_flow_is_cancelled_in_time(found: FlowEvidence) -> Iterator[str]:
+    """By the store's own clock."""
+    for flow in found.flows.values():
+        if flow.id in found.expired and (
+            flow.expires_at is None
+            or (flow.finished_at is not None and flow.finished_at < flow.expires_at)
+        ):
+            yield f"flow {flow.id} was cancelled before {flow.expires_at}"
+
+
 def work_is_handed_over_once(found: FlowEvidence) -> Iterator[str]:
     """Of the flows that the attempts of one job stored, one is sealed: the one that it awaited."""
     awaited = {job.awaits: job.id for job in found.evidence.jobs if job.awaits is not None}
@@ -168,5 +188,6 @@ RULES = (
     what_must_not_run_does_not,
     every_job_succeeds_once,
     nothing_starts_before_what_it_waits_for,
+    no_flow_is_cancelled_in_time,
     work_is_handed_over_once,
 )

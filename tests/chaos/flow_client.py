@@ -1,4 +1,5 @@
-"""Stores the two flows of one seed and prints their ids; somebody may kill it as it does.
+"""Stores the flows of one seed and prints their ids; others may do so at the same time, and
+somebody may kill it as it does.
 
 python -m tests.chaos.flow_client URL SEED JOBS
 """
@@ -15,7 +16,7 @@ from typing import Any
 from taskharbor import defaults
 from taskharbor.errors import StoreError
 from taskharbor.flow.storing import flows_of
-from tests.chaos.flow_shapes import draw_failing, draw_flow
+from tests.chaos.flow_shapes import LATE_SECONDS, draw_failing, draw_flow, draw_late
 from tests.chaos.tasks import app
 
 STORING = "storing"
@@ -32,13 +33,17 @@ def key_of(kind: str, seed: int) -> str:
 def main(url: str, seed: int, jobs: int) -> None:
     app.url = url
     defaults.BATCH = jobs // PARTS
-    flows = {"mixed": draw_flow(Random(seed), jobs).canvas, "failing": draw_failing()}
+    flows = {
+        "mixed": (draw_flow(Random(seed), jobs).canvas, None),
+        "failing": (draw_failing(), None),
+        "late": (draw_late(), LATE_SECONDS),
+    }
     _insist(lambda: flows_of(app).list_flows(limit=1))  # connected from here on
     print(STORING, flush=True)
-    for kind, canvas in flows.items():
+    for kind, (canvas, expires) in flows.items():
         key = key_of(kind, seed)
         # Asking again under the same key is asking once.
-        stored = _insist(partial(canvas.apply_async, idempotency_key=key))
+        stored = _insist(partial(canvas.apply_async, idempotency_key=key, expires=expires))
         print(stored.id, flush=True)
 
 

@@ -17,9 +17,14 @@ from tests.chaos.flow_tasks import (
     never,
     number,
     shift,
+    shift_anew,
+    shift_async,
     tell_death,
     tell_nothing,
 )
+
+LATE_SECONDS = 1.5
+"""That one half of a late flow takes; the whole of it is given as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,12 @@ def draw_failing() -> Any:
     return group(dies, number.s(2)) | never.s()
 
 
+def draw_late() -> Any:
+    """A flow that takes longer than it is given."""
+    slow = number.s(1, LATE_SECONDS) | shift.s(2) | number.si(3, LATE_SECONDS)
+    return group(slow, *(number.s(value, 0.2) for value in range(10))) | never.s()
+
+
 def _piece(rng: Random, depth: int) -> Piece:
     draw = rng.choice(_INNER if depth else _LEAVES)
     return draw(rng, depth)
@@ -70,7 +81,8 @@ def _tolerated(rng: Random, depth: int) -> Piece:
 def _chain(rng: Random, depth: int) -> Piece:
     # In a chord of its own: an allowed failure reaches `fold`, not `shift`.
     first, by = _chord([_piece(rng, depth - 1)]), rng.randrange(10**6)
-    return Piece(first.canvas | shift.s(by), folded([first.value, by]), first.jobs + 1)
+    then = rng.choice((shift, shift_async, shift_anew))
+    return Piece(first.canvas | then.s(by), folded([first.value, by]), first.jobs + 1)
 
 
 def _dynamic(rng: Random, depth: int) -> Piece:

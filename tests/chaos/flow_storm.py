@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.chaos.checker import Evidence
 from tests.chaos.faults import KillProcess, Missed, Scene
 from tests.chaos.flow_checker import Asked, FlowEvidence
 from tests.chaos.flow_shapes import draw_flow
-from tests.chaos.posts import Post, Role
+from tests.chaos.posts import Pool, Post, Role
 from tests.chaos.sites import SITES
 from tests.chaos.storm import whole_jobs
 from tests.chaos.weather import LOOK_SECONDS, Weather
@@ -33,6 +33,7 @@ from tests.scenarios.worker import ROOT
 
 FLOW_SITES = ("sqlite", "redis", "postgres")
 POSTS = 2
+POOLS: tuple[Pool, ...] = ("process", "process", "thread", "async")
 STANDSTILL_SECONDS = 120.0
 """Without one more job that ended, before the rest is given up for lost."""
 STORE_SECONDS = 0.06
@@ -55,12 +56,16 @@ class Kill:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowPlan:
     """Everything that a seed decides. ``client_deaths``: for each client that does not live,
-    seconds from its first part to its end."""
+    seconds from its first part to its end. ``racers``: clients that store the flows at the same
+    time in the end. ``old_post``: which post runs the app's old version until the last kill."""
 
     seed: int
     jobs: int
     kills: list[Kill]
     client_deaths: list[float]
+    racers: int
+    pools: Sequence[Pool]
+    old_post: int | None
 
     @classmethod
     def draw(cls, site: str, seed: int, *, jobs: int, kills: int) -> FlowPlan:
@@ -71,6 +76,9 @@ class FlowPlan:
             jobs=jobs,
             kills=[Kill(pause=PAUSE_SECONDS * rng.random(), fault=fault) for fault in struck],
             client_deaths=[STORE_SECONDS * rng.random() for _ in range(rng.randrange(1, 3))],
+            racers=rng.choice((1, 3)),
+            pools=[rng.choice(POOLS) for _ in range(POSTS)],
+            old_post=rng.choice((None, 0)),
         )
 
 
@@ -83,10 +91,14 @@ class FlowStorm:
         self._site = SITES[site](directory)
         self._posts: list[Post] = []
         self._weather = Weather(self._site, self._posts)
-        self._acknowledged: list[str] = []
+        self._acknowledged: list[list[str]] = []
 
     def run(self) -> list[str]:
         """What was broken; empty: every promise held."""
+        plan = self._plan
+        self._weather.happened.append(
+            f"pools {plan.pools}, old at post {plan.old_post}, {plan.racers} clients at once"
+        )
         (self._directory / "ledger").mkdir()
         with ExitStack() as exit_stack:
             site = exit_stack.enter_context(self._site)
@@ -94,7 +106,7 @@ class FlowStorm:
             exit_stack.callback(judge.close)
             for number in range(POSTS):
                 exit_stack.callback(self._open_post(number).close)
-            for seconds in self._plan.client_deaths:
+            for seconds in plan.client_deaths:
                 self._kill_client(seconds)
             self._store()
             self._endure(judge)
@@ -104,7 +116,14 @@ class FlowStorm:
 
     def _open_post(self, number: int) -> Post:
         directory = self._directory / f"post-{number}"
-        post = Post(number, self._site.url, directory, app_path="tests.chaos.flow_tasks:app")
+        post = Post(
+            number,
+            self._site.url,
+            directory,
+            old=number == self._plan.old_post,
+            app_path="tests.chaos.flow_tasks:app",
+            pool=self._plan.pools[number],
+        )
         self._posts.append(post)
         post.man()
         return post
@@ -121,9 +140,13 @@ class FlowStorm:
             self._weather.happened.append(f"client killed after {seconds:.3f} s: {told}")
 
     def _store(self) -> None:
-        with self._start_client() as client:
-            said, _ = client.communicate(timeout=120)
-        _, *self._acknowledged = said.splitlines()
+        with ExitStack() as exit_stack:
+            clients = [
+                exit_stack.enter_context(self._start_client()) for _ in range(self._plan.racers)
+            ]
+            for client in clients:
+                said, _ = client.communicate(timeout=300)
+                self._acknowledged.append(said.splitlines()[1:])
 
     def _start_client(self) -> subprocess.Popen[str]:
         plan = self._plan
@@ -144,7 +167,7 @@ class FlowStorm:
         done, moved_at = -1, time.monotonic()
         next_at = time.monotonic()
         while True:
-            flows = [flow for flow in _all_flows(judge) if flow.state is not FlowState.BUILDING]
+            flows = [flow for flow in all_flows(judge) if flow.state is not FlowState.BUILDING]
             if all(flow.finished_at is not None for flow in flows):
                 return
             now_done = sum(sum(flow.finished.values()) for flow in flows)
@@ -154,7 +177,17 @@ class FlowStorm:
                 return
             if kills and time.monotonic() >= next_at and self._strike(kills[0], scene):
                 next_at = time.monotonic() + kills.popleft().pause
+            if not kills:
+                self._deploy()
             self._weather.keep_manned(time.monotonic() + LOOK_SECONDS)
+
+    def _deploy(self) -> None:
+        """Nobody runs the old version any more."""
+        for post in self._posts:
+            if post.old:
+                post.old = False
+                post.leave()
+                post.man()
 
     def _strike(self, kill: Kill, scene: Scene) -> bool:
         """False: its process is just being replaced, and is to be struck when it is back."""
@@ -167,9 +200,13 @@ class FlowStorm:
 
     def _evidence(self, judge: FlowDriver) -> FlowEvidence:
         plan = self._plan
-        values = {"mixed": draw_flow(Random(plan.seed), plan.jobs).value, "failing": None}
-        told = iter(self._acknowledged)
-        flows = {flow.id: flow for flow in _all_flows(judge)}
+        value = draw_flow(Random(plan.seed), plan.jobs).value
+        ends = {
+            "mixed": (FlowState.SUCCEEDED, value),
+            "failing": (FlowState.FAILED, None),
+            "late": (FlowState.CANCELLED, None),
+        }
+        flows = {flow.id: flow for flow in all_flows(judge)}
         jobs = list(whole_jobs(judge))
         counts = Counter(flow.state for flow in flows.values())
         lost = sum(attempt.reason in _LOSSES for job in jobs for attempt in job.history)
@@ -177,12 +214,15 @@ class FlowStorm:
         return FlowEvidence(
             asked=[
                 Asked(
-                    key=flow_client.key_of(kind, plan.seed), acknowledged=next(told, None), value=v
+                    key=flow_client.key_of(kind, plan.seed),
+                    acknowledged=[told[number] for told in self._acknowledged],
+                    state=state,
+                    value=value,
                 )
-                for kind, v in values.items()
+                for number, (kind, (state, value)) in enumerate(ends.items())
             ],
             flows=flows,
-            edges={flow_id: list(_edges(judge, flow_id)) for flow_id in flows},
+            edges={flow_id: list(all_edges(judge, flow_id)) for flow_id in flows},
             evidence=Evidence(
                 promises=(),
                 acknowledged={},
@@ -201,7 +241,7 @@ def _role(rng: Random) -> Role:
     return rng.choices(list(_ROLES), list(_ROLES.values()))[0]
 
 
-def _all_flows(driver: FlowDriver) -> Iterator[FlowInfo]:
+def all_flows(driver: FlowDriver) -> Iterator[FlowInfo]:
     cursor = None
     while True:
         page = driver.list_flows(cursor=cursor)
@@ -211,7 +251,7 @@ def _all_flows(driver: FlowDriver) -> Iterator[FlowInfo]:
             return
 
 
-def _edges(driver: FlowDriver, flow_id: str) -> Iterator[Edge]:
+def all_edges(driver: FlowDriver, flow_id: str) -> Iterator[Edge]:
     cursor = None
     while True:
         page = driver.flow_edges(flow_id, cursor=cursor)

@@ -6,6 +6,8 @@ So a flow that comes to the right number had every input of every job, once and 
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +16,7 @@ from taskharbor import TaskFailed, current_job, group
 from taskharbor.canvas import Canvas
 from taskharbor.info import JobInfo
 from tests.chaos.ledger import effect
-from tests.chaos.tasks import ENDLESS, Refused, app
+from tests.chaos.tasks import ENDLESS, OLD_VERSION, Refused, app
 
 MODULUS = 2**31 - 1
 FAILURE = 7
@@ -47,6 +49,13 @@ def flaky(value: int) -> int:
 @app.task(max_attempts=ENDLESS, max_losses=ENDLESS)
 def shift(value: int, by: int) -> int:
     with effect():
+        return folded([value, by])
+
+
+@app.task(max_attempts=ENDLESS, max_losses=ENDLESS)
+async def shift_async(value: int, by: int) -> int:
+    with effect():
+        await asyncio.sleep(0.02)
         return folded([value, by])
 
 
@@ -88,3 +97,12 @@ def never(*_: Any) -> None:
     """Comes after what can only die: never runs."""
     with effect():
         pass
+
+
+if OLD_VERSION not in os.environ:
+
+    @app.task(max_attempts=ENDLESS, max_losses=ENDLESS)
+    def shift_anew(value: int, by: int) -> int:
+        """Not in the app's version before: an old worker puts such jobs back."""
+        with effect():
+            return folded([value, by])

@@ -18,7 +18,7 @@ from tests.scenarios.worker import Worker
 from tests.waiting import wait_until
 
 Role = Literal["child", "generation", "supervisor", "maintenance"]
-Pool = Literal["process", "thread"]
+Pool = Literal["process", "thread", "async"]
 
 COUNT_SECONDS = 0.5
 """How often the processes of a worker are counted, which costs a look at all of the machine's."""
@@ -91,7 +91,7 @@ class Post:
             lease_seconds=self._lease_seconds,
             grace_seconds=3.0,
             pool=self._pool,
-            slots=3 if self._pool == "thread" else 1,
+            slots=1 if self._pool == "process" else 3,
             log_level="info",
         )
         self._workers.append(self.worker)

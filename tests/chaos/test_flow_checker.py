@@ -71,7 +71,7 @@ def _counts(**counts: int) -> list[QueueInfo]:
 
 
 GOOD = FlowEvidence(
-    asked=[Asked(key="key", acknowledged="flow", value=VALUE)],
+    asked=[Asked(key="key", acknowledged=["flow", "flow"], state=FlowState.SUCCEEDED, value=VALUE)],
     flows={"flow": FLOW, "torso": TORSO},
     edges={"flow": [Edge("first", "last", 0)]},
     evidence=Evidence(
@@ -106,17 +106,40 @@ def test_nothing_is_said_of_flows_that_are_well() -> None:
     assert flow_checker.violations(GOOD) == []
 
 
+LATE = replace(FLOW, state=FlowState.CANCELLED, expires_at=9.0, finished_at=13.0)
+
+
+def test_jobs_of_a_flow_that_was_late_may_have_been_cancelled_whenever_that_was() -> None:
+    tried = (LAST.history[0]._replace(reason=Reason.WORKER_LOST),)
+    last = replace(LAST, state=State.CANCELLED, reason=Reason.EXPIRED, history=tried)
+    found = replace(_with_jobs(last), flows={"flow": LATE, "torso": TORSO})
+    assert list(flow_checker.every_job_ends_as_it_must(found)) == []
+    assert list(flow_checker.what_must_not_run_does_not(found)) == []
+    assert list(flow_checker.no_flow_is_cancelled_in_time(found)) == []
+
+
 TWICE = (*LAST.history, Attempt(4, 2, "holder", 14.0, 15.0, Reason.SUCCEEDED))
 LOST_LATER = (*LAST.history, Attempt(4, 2, "holder", 14.0, 15.0, Reason.WORKER_LOST))
 EARLY = (Attempt(2, 1, "holder", 10.5, 13.0, Reason.SUCCEEDED),)
 BROKEN: list[tuple[Callable[[FlowEvidence], Iterator[str]], FlowEvidence]] = [
-    (flow_checker.each_flow_was_stored_once, _asked(acknowledged=None)),
+    (flow_checker.each_flow_was_stored_once, _asked(acknowledged=[])),
+    (flow_checker.each_flow_was_stored_once, _asked(acknowledged=["flow", "twin"])),
     (
         flow_checker.each_flow_was_stored_once,
         _with_flows(torso=replace(TORSO, state=FlowState.RUNNING)),
     ),
     (flow_checker.each_flow_comes_to_its_value, _asked(value=VALUE + 1)),
     (flow_checker.each_flow_comes_to_its_value, _asked(value=None)),
+    (flow_checker.each_flow_comes_to_its_value, _asked(state=FlowState.CANCELLED)),
+    (
+        flow_checker.what_must_not_run_does_not,
+        replace(
+            _with_jobs(replace(LAST, task="app.never", state=State.CANCELLED)),
+            flows={"flow": LATE, "torso": TORSO},
+        ),
+    ),
+    (flow_checker.no_flow_is_cancelled_in_time, _with_flows(flow=replace(LATE, finished_at=1.0))),
+    (flow_checker.no_flow_is_cancelled_in_time, _with_flows(flow=replace(LATE, expires_at=None))),
     (flow_checker.every_flow_is_whole_and_over, _with_flows(flow=replace(FLOW, finished_at=None))),
     (flow_checker.every_flow_is_whole_and_over, _with_flows(flow=replace(FLOW, size=3))),
     (
