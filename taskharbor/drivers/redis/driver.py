@@ -55,7 +55,7 @@ class RedisDriver(Operators, FlowKeeping):
             return shards.new_id()
         if idempotency_key is not None:
             return f"{shards.new_id()}:{shards.hashed(idempotency_key, self._shards)}"
-        return f"{shards.new_id()}:{self._next_turn()}"
+        return f"{shards.new_id()}:{self._store.answering(self._next_turn())}"
 
     def _next_turn(self) -> int:
         # Threads may meet here and take the same shard: it only spreads.

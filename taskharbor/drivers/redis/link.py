@@ -129,10 +129,14 @@ class ClusterLink:
         """What the first node that answers says. One that sees no working cluster is not asked
         again before the others."""
         failure: redis.RedisError = redis.ConnectionError("no node of the cluster is known")
-        for node in dict.fromkeys((*self._servers, *self._seeds)):
+        nodes = dict.fromkeys((*self._servers, *self._seeds))
+        for node in sorted(nodes, key=lambda node: self._server_of(node).is_silent):
+            server = self._server_of(node)
             try:
-                rows = self._server_of(node).client.execute_command("CLUSTER", "SLOTS")
+                rows = server.client.execute_command("CLUSTER", "SLOTS")
             except redis.RedisError as error:
+                if isinstance(error, redis.TimeoutError):
+                    server.fell_silent()
                 failure = error
                 continue
             return list(_owners(rows, node))

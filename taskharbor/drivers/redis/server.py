@@ -7,6 +7,7 @@ of a small enqueue.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -17,6 +18,10 @@ from taskharbor.drivers.redis.connection import Connection
 FRESH_SECONDS = 0.0002
 """A connection that was used a moment ago is not looked at before it is used again: whatever closes
 it takes longer to do so, and a reply that never comes is heard of anyway."""
+PROBE_SECONDS = 0.25
+"""How long a server that was silent gets to answer whoever looks whether it is back."""
+FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.5, 16.0
+"""Between two such looks; it doubles."""
 
 
 def packed(*words: bytes) -> bytes:
@@ -29,6 +34,9 @@ class Server:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
+        self._pause = 0.0  # while it is silent
+        self._look_at = 0.0
+        self._looking = threading.Lock()
         # Appending and popping are atomic. The last that was used is the next: the others may be
         # closed by the server for being idle.
         self._idle: list[Connection] = []
@@ -43,6 +51,10 @@ class Server:
         except redis.ResponseError:
             self._give_back(connection)
             raise
+        except redis.TimeoutError:
+            self.fell_silent()
+            connection.close()
+            raise
         except BaseException:
             connection.close()
             raise
@@ -54,6 +66,10 @@ class Server:
         connection = self._take()
         try:
             connection.send(requests)
+        except redis.TimeoutError:
+            self.fell_silent()
+            connection.close()
+            raise
         except BaseException:
             connection.close()
             raise
@@ -70,6 +86,10 @@ class Server:
                     found.append(connection.reply())
                 except redis.ResponseError as error:
                     failure = failure or error
+        except redis.TimeoutError:
+            self.fell_silent()
+            connection.close()
+            raise
         except BaseException:
             connection.close()
             raise
@@ -78,8 +98,21 @@ class Server:
             raise failure
         return found
 
+    @property
+    def is_silent(self) -> bool:
+        """It took a request and did not answer in time, and has answered none since."""
+        return self._pause > 0
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Silent, and it is not yet time to look again."""
+        return self.is_silent and time.monotonic() < self._look_at
+
     def is_up(self) -> bool:
-        """Whether there is a connection, or one can be made."""
+        """Whether there is a connection, or one can be made. Of a silent server: whether it answers
+        again, which is found out by one thread in a while; for all others it does not."""
+        if self.is_silent:
+            return self._answers_again()
         try:
             connection = self._take()
         except redis.RedisError:
@@ -87,26 +120,63 @@ class Server:
         self._give_back(connection)
         return True
 
+    def fell_silent(self) -> None:
+        """A request, or a try to connect, was not answered in time."""
+        self._pause = min(2 * self._pause, MOST_PAUSE_SECONDS) or FIRST_PAUSE_SECONDS
+        self._look_at = time.monotonic() + self._pause
+
+    def _answers_again(self) -> bool:
+        # A server that is frozen takes connections, and requests: only an answer says anything.
+        if self.is_left_alone or not self._looking.acquire(blocking=False):
+            return False
+        try:
+            made = self._made(socket_timeout=PROBE_SECONDS, socket_connect_timeout=PROBE_SECONDS)
+            try:
+                made.connect()
+                made.send_command("PING")
+                made.read_response()
+            finally:
+                made.disconnect()
+        except redis.RedisError:
+            self.fell_silent()
+            return False
+        else:
+            self._pause = 0.0
+            return True
+        finally:
+            self._looking.release()
+
     def _take(self) -> Connection:
         try:
             connection = self._idle.pop()
         except IndexError:
-            return Connection(self.connect())
+            return self._new()
         if time.monotonic() - connection.used_at < FRESH_SECONDS or not connection.is_over():
             return connection
         connection.close()
-        return Connection(self.connect())
+        return self._new()
+
+    def _new(self) -> Connection:
+        try:
+            return Connection(self.connect())
+        except redis.TimeoutError:
+            self.fell_silent()
+            raise
 
     def _give_back(self, connection: Connection) -> None:
         connection.used_at = time.monotonic()
+        self._pause = 0.0
         self._idle.append(connection)
 
     def connect(self) -> Any:
         """redis-py's connection, not counted by the pool, which would hold on to it for good."""
-        pool = self.client.connection_pool
-        connection = pool.connection_class(**pool.connection_kwargs)
+        connection = self._made()
         connection.connect()
         return connection
+
+    def _made(self, **settings: Any) -> Any:
+        pool = self.client.connection_pool
+        return pool.connection_class(**{**pool.connection_kwargs, **settings})
 
     def forget(self) -> None:
         """Connect anew for what comes next: this name may lead elsewhere by now."""

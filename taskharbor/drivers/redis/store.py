@@ -23,6 +23,8 @@ from taskharbor.errors import ConfigurationError, StoreUnavailable
 
 MOVES = 3
 """Times that a request follows a slot that has moved, before it gives up."""
+SILENCE_SECONDS = 60.0
+"""For how long after a timeout new jobs are kept from the shards of silent servers."""
 _REPLICATED = frozenset({"enqueue", "enqueue_one", "requeue", "cancel", "delete"})
 """What nobody would repeat after a failover forgot it. A settlement that is forgotten runs the job
 again, which is what at-least-once means."""
@@ -55,6 +57,7 @@ class Store:
         ]
         self._beginnings: dict[tuple[int, str], bytes] = {}
         self._wait_ms = round(address.timeout_seconds * 500)
+        self._silence_until = 0.0
 
     def prefix(self, shard: int) -> str:
         return self._prefixes[shard]
@@ -74,12 +77,34 @@ class Store:
         asked may be passed over: a reservation whose reply is lost has to be heard of.
         """
         try:
-            if self.server(shard).is_up():
+            server = self.server(shard)
+            if server.is_silent:
+                self._silence_until = time.monotonic() + SILENCE_SECONDS
+            if server.is_left_alone:
+                return False
+            if server.is_up():
                 return True
             raise redis.ConnectionError("it can't be reached")
         except redis.RedisError as error:
             self.link.look_again(error)
             return False
+
+    def answering(self, first: int) -> int:
+        """The next shard, from ``first`` on, whose server is not known to be silent; else that."""
+        if time.monotonic() >= self._silence_until:
+            return first
+        turns = (*self.shards[first:], *self.shards[:first])
+        return next((shard for shard in turns if not self._is_silent(shard)), first)
+
+    def _is_silent(self, shard: int) -> bool:
+        try:
+            return self.server(shard).is_silent
+        except redis.RedisError:
+            return True
+
+    def _noticed(self, error: redis.RedisError) -> None:
+        if isinstance(error, redis.TimeoutError):
+            self._silence_until = time.monotonic() + SILENCE_SECONDS
 
     def reachable(self, turns: Sequence[int]) -> list[int]:
         """Those of ``turns`` whose servers are there; all, when none is: asking them says why."""
@@ -125,6 +150,7 @@ class Store:
                     by_text = scripts.load(name).by_text + self._arguments(shard, request)
                     return self._send(server, by_text, replicas)
             except redis.RedisError as error:
+                self._noticed(error)
                 if not self.link.look_again(error) or attempt == MOVES:
                     raise translate(error, self.address.url) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -142,17 +168,24 @@ class Store:
             }
         replies: dict[int, bytes] = {}
         failures: list[redis.RedisError] = []
+        silent: set[Server] = set()
         with ExitStack() as unanswered:
             for shard, server, connection in self._begin(name, requests, failures, unanswered):
+                if server in silent:
+                    connection.close()  # it was waited for once
+                    continue
                 try:
                     (replies[shard],) = server.finish(connection)
                 except redis.RedisError as error:
+                    if isinstance(error, redis.TimeoutError):
+                        silent.add(server)
                     if not isinstance(error, NoScriptError) and not is_moved(error):
                         failures.append(error)
                     else:
                         self.link.look_again(error)  # it was not run: once more, below
             unanswered.pop_all()
         if failures:
+            self._noticed(failures[0])
             self.link.look_again(failures[0])
             raise translate(failures[0], self.address.url) from failures[0]
         for shard in requests.keys() - replies.keys():

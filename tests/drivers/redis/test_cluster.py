@@ -9,7 +9,7 @@ import redis
 from redis.crc import key_slot
 
 from taskharbor.conformance.support import apply, ids, job, put, take, take_one
-from taskharbor.drivers.base import JobFilter, Renewal
+from taskharbor.drivers.base import JobFilter, Renewal, Want
 from taskharbor.drivers.redis import RedisDriver
 from taskharbor.drivers.redis.shards import shard_of
 from taskharbor.errors import InvalidJob, StoreUnavailable
@@ -113,6 +113,56 @@ def owner(cluster: RedisCluster, slot: int) -> RedisServer:
                 if first <= slot <= last:
                     return next(other for other in cluster.nodes if other.port == port)
     raise AssertionError(f"nobody has the slot {slot}")
+
+
+@pytest.mark.timeout(180)
+def test_a_frozen_master_keeps_nobody_from_the_other_shards_for_longer_than_once(
+    connected: Connect, small_cluster: RedisCluster
+) -> None:
+    """It still takes connections and requests. Without replicas nobody takes over from it."""
+    driver = connected(small_cluster.url, shards=SHARDS, timeout=5)
+    frozen = small_cluster.masters[1]
+    theirs = {
+        shard
+        for shard in range(SHARDS)
+        if owner(small_cluster, key_slot(driver._store.prefix(shard).encode())) is frozen
+    }
+    job_ids = fill(driver, 10 * SHARDS)
+    elsewhere = {job_id for job_id in job_ids if shard_of(job_id, SHARDS) not in theirs}
+    assert 0 < len(elsewhere) < len(job_ids)
+    done: set[str] = set()
+    failures = 0
+
+    def work() -> None:
+        driver.promote(10)
+        driver.expired(10)
+        driver.prune(10)
+        leases = driver.exchange("h", [], Want(("default",), 1, 600.0)).reserved
+        driver.exchange("h", [Settlement.succeed(one.id, one.fence, b"r") for one in leases])
+        done.update(ids(leases))
+
+    frozen.pause()
+    while not elsewhere <= done:
+        try:
+            work()
+        except StoreUnavailable:
+            failures += 1
+    # One for the frozen one; more for a machine that has stalled another. Each turn that came to
+    # one of its shards would have been dozens.
+    assert 1 <= failures <= 4
+    late = fill(driver, 2 * SHARDS)
+    assert not {shard_of(job_id, SHARDS) for job_id in late} & theirs
+    frozen.resume()
+
+    def is_all_done() -> bool:
+        try:
+            work()
+            held = ids(driver.held("h"))  # the frozen one may yet do what it was asked
+        except StoreUnavailable:
+            return False
+        return {*done, *held} >= {*job_ids, *late}
+
+    wait_until(is_all_done, seconds=90, what="the jobs of the frozen master")
 
 
 def node_id(client: redis.Redis) -> str:
