@@ -82,8 +82,10 @@ class ReserveLoop:
             log_refused(refused)
         if more:
             self._bed.share()
-        if reply.reserved:
-            # The heartbeat thread watches over what waits; it may not expect anything soon.
+        settler = station.settler
+        if settler.waiting > len(station.attempts) - settler.running:
+            # The heartbeat thread watches over what waits behind others; it may not expect anything
+            # soon. Jobs that start at once do so without it: waking it takes longer than they may.
             station.alarm.before(now + 2 * PATIENCE_SECONDS)
         return now
 

@@ -6,6 +6,10 @@ what it does for each command and reply took as long as the system's calls for t
 
 from __future__ import annotations
 
+import select
+import socket
+import struct
+from math import ceil
 from typing import Any
 
 import redis
@@ -18,21 +22,23 @@ class Connection:
     """Not for two threads at once. Raises redis' errors; after any but a ResponseError it has to be
     closed: a reply may still come, and would be taken for that of another command."""
 
-    __slots__ = ("_made", "_recv", "_rest", "_sendall", "_socket", "used_at")
+    __slots__ = ("_made", "_poll", "_recv", "_rest", "_sendall", "_socket", "used_at")
 
     def __init__(self, made: Any) -> None:
         """``made``: redis-py's, connected, with nothing under way."""
         self._made = made
         self._socket = made._sock  # no public name has it in all releases since 5.3
+        _let_the_kernel_time(self._socket)
         self._sendall = self._socket.sendall
         self._recv = self._socket.recv
         self._rest = b""
+        self._poll: select.poll | None = None
         self.used_at = 0.0
 
     def send(self, requests: bytes) -> None:
         try:
             self._sendall(requests)
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             raise redis.TimeoutError("Timeout writing to socket") from error
         except OSError as error:
             raise redis.ConnectionError(f"{error} while writing to socket") from error
@@ -79,7 +85,7 @@ class Connection:
     def _receive(self, missing: int = _LEAST_BYTES) -> bytes:
         try:
             data: bytes = self._recv(min(max(missing, _LEAST_BYTES), _MOST_BYTES))
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             raise redis.TimeoutError("Timeout reading from socket") from error
         except OSError as error:
             raise redis.ConnectionError(f"{error} while reading from socket") from error
@@ -87,12 +93,41 @@ class Connection:
             raise redis.ConnectionError("Connection closed by server.")
         return data
 
+    def can_receive(self, seconds: float) -> bool:
+        """Whether there is something to read, or an end to hear of, within ``seconds``."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
+        # What TLS has decrypted already is not seen from outside.
+        unread = getattr(self._socket, "pending", None)
+        if self._rest or (unread is not None and unread()):
+            return True
+        return bool(self._poll.poll(max(0, ceil(seconds * 1000))))
+
+    def received(self) -> bytes:
+        """Whatever has come, in whatever pieces; waits for the first."""
+        data, self._rest = self._rest, b""
+        return data or self._receive()
+
     def is_over(self) -> bool:
         """Whether there is something to read although nothing was asked: most likely, the end."""
         try:
-            return bool(self._rest or self._made.can_read(0))
-        except redis.RedisError:
+            return self.can_receive(0)
+        except (OSError, ValueError):
             return True
 
     def close(self) -> None:
         self._made.disconnect()
+
+
+def _let_the_kernel_time(sock: socket.socket) -> None:
+    """Before each send and receive of a socket with a timeout, Python asks whether it may. That
+    was 2 of the 25 us of CPU of a ``delay()``; the kernel keeps the same timeout without asking."""
+    seconds = sock.gettimeout()
+    if not seconds or hasattr(sock, "pending"):  # TLS reads when it is to write
+        return
+    micros = max(1, round(seconds * 1_000_000))
+    limit = struct.pack("@ll", micros // 1_000_000, micros % 1_000_000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    sock.settimeout(None)

@@ -17,6 +17,7 @@ import redis
 
 from taskharbor.drivers.base import Outcome
 from taskharbor.drivers.redis import shards, wire
+from taskharbor.drivers.redis.connection import Connection
 from taskharbor.drivers.redis.faults import translate
 from taskharbor.drivers.redis.store import Store
 
@@ -28,10 +29,16 @@ AWAITED_MS = 30_000
 """For how long the server remembers who waits for a result, unless told again."""
 RECHECK_SECONDS = 10.0
 """Between two looks at awaited results, in case a server forgot who waits."""
+FIRST_SECONDS = 0.0004
+"""After it was told of a job a listener waits so long before it asks again: who is to take the job
+has the processor, and the server, for itself."""
 TAKING_SECONDS = 0.002
 """What is ready so soon after somebody was told is most likely what they are about to take."""
 SPARE = 8
 """Idle listeners that are kept."""
+_MESSAGE = b"\r\nmessage\r\n"
+"""What each message has and no answer to a PING, in both of Redis' protocols."""
+_PING = b"*1\r\n$4\r\nPING\r\n"
 
 
 class Listener:
@@ -48,23 +55,27 @@ class Listener:
         self._patience = store.address.timeout_seconds
         # In a Cluster every node hears what is published at any other.
         there = store.reachable(store.shards)[0]
-        self._connection: Any = store.server(there).connect()
+        made: Any = store.server(there).connect()
         try:
-            self._connection.send_command("SUBSCRIBE", self.channel)
-            self._connection.read_response()
+            made.send_command("SUBSCRIBE", self.channel)
+            made.read_response()
         except BaseException:
-            self.close()
+            made.disconnect()
             raise
+        # On the way from an enqueue to its job's start: with redis-py, reading took twice as long.
+        self._connection = Connection(made)
+        self._unread = b""
 
     def heard(self, seconds: float) -> bool:
         """Whether something was published within ``seconds``; all that was is taken."""
         deadline = time.monotonic() + seconds
         heard = False
-        while self._connection.can_read(0 if heard else max(0.0, deadline - time.monotonic())):
-            kind = self._connection.read_response()[0]
-            if kind == b"pong":
-                self._pinged_at = 0.0
-            heard = heard or kind == b"message"
+        while self._connection.can_receive(0 if heard else deadline - time.monotonic()):
+            data = self._unread + self._connection.received()
+            self._pinged_at = 0.0  # whatever it is: the peer is there
+            heard = heard or _MESSAGE in data
+            # The next piece may have the rest of a message's name. None is found in both.
+            self._unread = data[1 - len(_MESSAGE) :]
         if heard:
             self.queues, self.told_at = (), time.monotonic()
         return heard
@@ -74,12 +85,12 @@ class Listener:
         now = time.monotonic()
         if not self._pinged_at:
             self._pinged_at = now
-            self._connection.send_command("PING", check_health=False)
+            self._connection.send(_PING)
         elif now - self._pinged_at > self._patience:
             raise redis.TimeoutError("the connection that listens is half-open")
 
     def close(self) -> None:
-        self._connection.disconnect()
+        self._connection.close()
 
 
 class Listeners:
@@ -96,6 +107,7 @@ class Listeners:
         deadline = time.monotonic() + seconds
         with self._listener(names) as listener:
             while True:
+                time.sleep(max(0.0, listener.told_at + FIRST_SECONDS - time.monotonic()))
                 ready = self._is_ready(listener, names)
                 now = time.monotonic()
                 untaken = listener.told_at + TAKING_SECONDS

@@ -90,6 +90,31 @@ def test_an_end_and_a_silence_are_errors_of_the_connection(
         connection.send(b"x" * 1000)
 
 
+def test_a_timeout_is_kept_while_a_reply_is_awaited_and_while_a_request_is_sent() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.05)
+        connection = Connection(Made(ours))
+        assert not connection.can_receive(0)
+        with pytest.raises(redis.TimeoutError):
+            connection.reply()
+        with pytest.raises(redis.TimeoutError):
+            connection.send(b"x" * 10_000_000)
+
+
+def test_what_arrives_unasked_is_seen(ends: tuple[Connection, socket.socket]) -> None:
+    connection, server = ends
+    assert not connection.is_over()
+    server.sendall(b"$1\r\na\r\nrest")
+    assert connection.can_receive(30)
+    assert connection.reply() == b"a"
+    assert connection.is_over()
+    assert connection.received() == b"rest"
+    assert not connection.can_receive(0)
+    server.close()
+    assert connection.is_over()
+
+
 def test_what_no_script_replies_is_refused(ends: tuple[Connection, socket.socket]) -> None:
     connection, server = ends
     server.sendall(b"*1\r\n:1\r\n")

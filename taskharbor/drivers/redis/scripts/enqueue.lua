@@ -40,7 +40,7 @@ local function index(id)
     buckets[#buckets + 1] = text(bucket)
   end
   local n = #bucket_values
-  bucket_values[n + 1] = order % BUCKET
+  bucket_values[n + 1] = text(order % BUCKET)
   bucket_values[n + 2] = id
 end
 
@@ -58,7 +58,7 @@ local function store(id, head, digest, fragment)
   local line = head.line
   if line then
     n = #line
-    line[n + 1] = head.base + order
+    line[n + 1] = text(head.base + order) -- of a number Redis makes a text too, but slowly
     line[n + 2] = id
     head.ready = head.ready + 1
   end
