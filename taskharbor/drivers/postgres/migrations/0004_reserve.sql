@@ -154,7 +154,8 @@ BEGIN
     END IF;
     IF p_limit IS NOT NULL THEN
         -- Shared: a retire waits until this reserve is done, and then sees what it took.
-        PERFORM pg_advisory_xact_lock_shared(hashtextextended('th.' || p_holder, 1));
+        -- (By an expression, which is not run as a statement of its own, and is over before the next.)
+        gone := pg_advisory_xact_lock_shared(hashtextextended('th.' || p_holder, 1)) IS NULL;
         gone := EXISTS (SELECT FROM th.retired r WHERE r.holder = p_holder);
     END IF;
     IF p_limit > 0 AND NOT gone THEN

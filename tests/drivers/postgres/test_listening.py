@@ -1,0 +1,127 @@
+"""Who is told of what, by notifications alone: looking again by oneself is put off for an hour."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from taskharbor.drivers.base import Want
+from taskharbor.drivers.postgres import PostgresDriver, waiting
+from taskharbor.settlement import Settlement
+from tests.drivers.postgres.support import job, migrated
+from tests.servers.postgres import PostgresServer
+from tests.waiting import wait_until
+
+PATIENCE = 90.0
+
+
+@pytest.fixture(autouse=True)
+def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "FIRST_LOOKS", ())
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 3600.0)
+
+
+@pytest.fixture
+def driver(postgres_server: PostgresServer) -> Iterator[PostgresDriver]:
+    with closing(migrated(postgres_server.url, application_name="listens")) as driver:
+        yield driver
+
+
+def waiter(wait: Callable[..., Any], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=wait, args=(*arguments, 3600.0), daemon=True)
+    thread.start()
+    return thread
+
+
+def registered(driver: PostgresDriver, *topics: str) -> None:
+    """Returns when somebody waits for each of ``topics``, and would be told."""
+    table = f"SELECT topic FROM {driver._store.address.schema}.waiters".encode()
+
+    def all_there() -> bool:
+        with driver._store.connections.lend() as connection:
+            return {topic for (topic,) in connection.execute(table)} >= set(topics)
+
+    wait_until(all_there, seconds=PATIENCE, what=f"{topics} to be waited for")
+
+
+def ends(thread: threading.Thread) -> bool:
+    thread.join(PATIENCE)
+    return not thread.is_alive()
+
+
+def settle_one(driver: PostgresDriver, queue: str) -> None:
+    (lease,) = driver.exchange("holder", (), Want((queue,), 1, 60.0)).reserved
+    driver.exchange("holder", [Settlement.succeed(lease.id, lease.fence, b"")])
+
+
+def test_one_who_waits_again_and_again_is_told_each_time(driver: PostgresDriver) -> None:
+    for turn in range(5):
+        waits = waiter(driver.wait, ("q",))
+        registered(driver, "w:q")
+        driver.enqueue([job(f"j{turn}", queue="q")])
+        assert ends(waits)
+        settle_one(driver, "q")
+
+
+def test_several_who_wait_are_told_whoever_of_them_leaves_first(driver: PostgresDriver) -> None:
+    first = waiter(driver.wait, ("a",))
+    registered(driver, "w:a")  # and reads what comes, being alone
+    others = [waiter(driver.wait, (name,)) for name in "bcd"]
+    registered(driver, "w:a", "w:b", "w:c", "w:d")
+    driver.enqueue([job("1", queue="c")])
+    assert ends(others[1])
+    driver.enqueue([job("2", queue="a")])
+    assert ends(first)
+    driver.enqueue([job("3", queue="d")])
+    assert ends(others[2])
+    driver.enqueue([job("4", queue="b")])
+    assert ends(others[0])
+
+
+def test_one_who_waits_for_results_beside_one_who_waits_for_jobs_is_told(
+    driver: PostgresDriver,
+) -> None:
+    driver.enqueue([job("x", queue="results")])
+    jobs = waiter(driver.wait, ("jobs",))
+    registered(driver, "w:jobs")
+    result = waiter(driver.wait_results, ["x"])
+    registered(driver, "w:jobs", "d:x")
+    settle_one(driver, "results")
+    assert ends(result)
+    driver.enqueue([job("y", queue="jobs")])
+    assert ends(jobs)
+
+
+def test_a_broken_connection_is_replaced_and_who_waits_registers_anew(
+    driver: PostgresDriver, postgres_server: PostgresServer
+) -> None:
+    waits = waiter(driver.wait, ("q",))
+    registered(driver, "w:q")
+    schema = driver._store.address.schema
+    with psycopg.connect(postgres_server.url, autocommit=True) as other:
+        other.execute(f"DELETE FROM {schema}.waiters".encode())
+        cut = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'listens' AND query LIKE 'LISTEN%'"
+        )
+        assert other.execute(cut).fetchall() == [(True,)]
+    # Until it listens again it looks by itself; a new wait opens the connection.
+    driver.enqueue([job("1", queue="q")])
+    assert ends(waits)
+    settle_one(driver, "q")
+    again = waiter(driver.wait, ("q",))
+    registered(driver, "w:q")
+    driver.enqueue([job("2", queue="q")])
+    assert ends(again)
+
+
+def test_closing_ends_the_wait_of_one_who_reads(driver: PostgresDriver) -> None:
+    waits = waiter(driver.wait, ("q",))
+    registered(driver, "w:q")
+    driver.close()
+    assert ends(waits)
