@@ -18,11 +18,11 @@ from taskharbor.conformance.rules.flow_races import FlowRaceRules
 from taskharbor.conformance.rules.flowing import FlowRules
 from taskharbor.conformance.rules.keys import KeyRules
 from taskharbor.conformance.rules.leases import ExpiredRules, ExtendRules, HeldRules, RetireRules
+from taskharbor.conformance.rules.looking import LookRules
 from taskharbor.conformance.rules.operating import (
     CancelRules,
     DeleteRules,
     HostileRules,
-    LookRules,
     RequeueRules,
 )
 from taskharbor.conformance.rules.races import RaceRules, ThreadRules
