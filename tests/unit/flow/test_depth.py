@@ -64,7 +64,7 @@ def test_the_deepest_flow_works_and_a_deeper_one_is_refused_when_it_is_made(
 
 def test_steps_side_by_side_are_not_deep() -> None:
     flow: Canvas[Any] = last.s(1)
-    for _ in range(10 * MAX_FLOW_DEPTH):
+    for _ in range(3 * MAX_FLOW_DEPTH):
         flow = flow | last.s()
     assert flow.depth == 1
 
