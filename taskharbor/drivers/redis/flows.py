@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from taskharbor.drivers.base import CancelVerdict, DeleteVerdict
@@ -55,7 +55,9 @@ class FlowKeeping:
 
     def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
         shard = self._store.shard_of(job_id)
-        return list(self._store.run(shard, "input_results", (job_id, after, limit)))
+        pages = self._store.run(shard, "input_results", (job_id, after, limit))
+        results = list(chain.from_iterable(pages))
+        return results[: results.index(False)] if False in results else results
 
     def flow(self, flow_id: str) -> FlowInfo | None:
         shard = self._store.shard_of(flow_id)
