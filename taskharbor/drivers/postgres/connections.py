@@ -15,6 +15,7 @@ the parent's session.
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -101,7 +102,10 @@ class Connections:
         self.address = address
         self.pooled: bool | None = {"auto": None, "yes": True, "no": False}[address.pooler]
         self._pid = os.getpid()
-        self._free = threading.BoundedSemaphore(address.pool)
+        # One item for each that may be lent. (A semaphore is written in Python.)
+        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(address.pool):
+            self._free.put(None)
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -125,21 +129,27 @@ class Connections:
     def take(self) -> Connection:
         """As ``lend``, for one who gives it back whatever happens."""
         self._check()
-        if not self._free.acquire(timeout=LEND_SECONDS):
+        try:
+            self._free.get(timeout=LEND_SECONDS)
+        except queue.Empty:
             raise StoreUnavailable(
                 f"all {self.address.pool} connections to {self.address.url} were in use for "
                 f"{LEND_SECONDS:g} s; raise ?pool= in the URL"
-            )
+            ) from None
         try:
-            with self._lock:
-                while self._idle:
-                    connection = self._idle.pop()
-                    if not connection.closed:
-                        return connection
-            return self.open()
+            return self._given_back_last() or self.open()
         except BaseException:
-            self._free.release()
+            self._free.put(None)
             raise
+
+    def _given_back_last(self) -> Connection | None:
+        try:
+            while True:
+                connection = self._idle.pop()
+                if not connection.closed:
+                    return connection
+        except IndexError:
+            return None
 
     def give_back(self, connection: Connection) -> None:
         try:
@@ -149,7 +159,7 @@ class Connections:
             else:
                 connection.close()
         finally:
-            self._free.release()
+            self._free.put(None)
 
     def open(self) -> Connection:
         """A connection of the caller's own. Raises psycopg's errors."""
