@@ -11,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from tests.simulation.play import KINDS, LARGE, SMALL, SMALL_FOR_EACH_LARGE, pla
 
 CHUNK = 200
 """Histories that one process plays before it reports."""
+PROGRESS_SECONDS = 60.0
 COMPARED = 10
 """Seeds of each kind and size that are played with and without compiling."""
 
@@ -77,19 +79,28 @@ def fingerprints() -> list[list[float]]:
 
 
 def play_all(histories: int, first_seed: int, processes: int) -> int:
-    """Prints a report. The exit code: 1 if a promise was broken."""
-    began, total, cpu_seconds = time.monotonic(), Tally(), 0.0
-    broken: list[str] = []
-    with multiprocessing.Pool(processes) as pool:
-        for played in pool.imap_unordered(play_share, shares(histories, first_seed)):
-            total = total.plus(played.tally)
-            cpu_seconds += played.cpu_seconds
-            if played.broken:
-                broken.append(played.broken)
-                print(played.broken, flush=True)
-    seconds = time.monotonic() - began
-    print(report(total, seconds, cpu_seconds, processes, len(broken)))
+    """Prints a report, also when it is interrupted. The exit code: 1 if a promise was broken."""
+    began = told_at = time.monotonic()
+    total, cpu_seconds, broken = Tally(), 0.0, 0
+    with multiprocessing.Pool(processes, initializer=_leave_interrupts_to_the_first) as pool:
+        try:
+            for played in pool.imap_unordered(play_share, shares(histories, first_seed)):
+                total = total.plus(played.tally)
+                cpu_seconds += played.cpu_seconds
+                if played.broken:
+                    broken += 1
+                    print(played.broken, flush=True)
+                if time.monotonic() - told_at >= PROGRESS_SECONDS:
+                    told_at = time.monotonic()
+                    print(f"{total.histories:,.0f} histories so far", flush=True)
+        except KeyboardInterrupt:
+            print("interrupted")
+    print(report(total, time.monotonic() - began, cpu_seconds, processes, broken), flush=True)
     return 1 if broken else 0
+
+
+def _leave_interrupts_to_the_first() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def report(total: Tally, seconds: float, cpu_seconds: float, processes: int, broken: int) -> str:
@@ -103,7 +114,7 @@ def report(total: Tally, seconds: float, cpu_seconds: float, processes: int, bro
         f"{total.histories:,.0f} histories in {seconds:.0f} s on {processes} processes: "
         f"{count / seconds:,.0f} a second, {count / max(cpu_seconds, 1e-9):,.0f} per CPU second\n"
         f"in each, on average: {means}\n"
-        f"{broken} shares of them broke a promise"
+        f"{broken or 'none'} broke a promise"
     )
 
 
