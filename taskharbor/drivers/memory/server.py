@@ -10,6 +10,7 @@ once.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -160,6 +161,9 @@ def main(arguments: list[str]) -> None:
     if os.fork():
         # The client waits for this process only: it must not have a zombie when we end.
         os._exit(0)
+    # A client that ignores it, as a worker's maintenance does, has given us that.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
     os.chdir("/")
     place = Place.of(name)
     listener = socket.socket(fileno=int(descriptor))

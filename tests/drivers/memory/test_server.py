@@ -173,6 +173,22 @@ def test_the_server_outlives_a_client_but_not_its_linger(driver: InspectableDriv
     assert not Place.of("jobs").socket_path.exists()
 
 
+def test_a_server_ends_on_sigterm_also_when_its_first_client_ignores_that() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    try:
+        driver = connect(URL)
+        put(driver, "a")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        signal.signal(signal.SIGTERM, before)
+    pid = server_pid()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not _alive(pid), what="the server's end")
+    driver.close()
+    Place.of("jobs").socket_path.unlink()
+
+
 def test_a_server_with_a_client_does_not_end(driver: InspectableDriver) -> None:
     put(driver, "a")
     # Longer than the linger, spent on the server's side of an open connection.
