@@ -96,8 +96,7 @@ class PostgresHarness(Harness):
 
     def crash(self) -> None:
         self._server.kill()
-        while self._drivers:  # without emptying the store, as close() would
-            self._drivers.pop().close()
+        self.disconnect()
         self._server.start()
 
 

@@ -77,7 +77,7 @@ class RedisHarness(NamespaceHarness):
 
     def crash(self) -> None:
         self._server.kill()
-        self.close()
+        self.disconnect()
         self._server.start()
 
 
@@ -91,7 +91,7 @@ class ClusterHarness(NamespaceHarness):
     def crash(self) -> None:
         for node in self._cluster.nodes:
             node.kill()
-        self.close()
+        self.disconnect()
         for node in self._cluster.nodes:
             node.start()
         wait_until(self._works, what="the cluster to work again")

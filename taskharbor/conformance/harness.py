@@ -49,9 +49,14 @@ class Harness:
         return driver
 
     def close(self) -> None:
-        """Close every driver that ``connect`` made. The suite calls it after each test."""
+        """Disconnect, and empty a store that is to be used again. The suite calls it after each
+        test."""
         if self._reuse and self._drivers:
             empty(self.connect(self._clock))
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close every driver that ``connect`` made."""
         while self._drivers:
             self._drivers.pop().close()
 
@@ -61,7 +66,7 @@ class Harness:
         A store that lives in a server kills it here (SIGKILL). For a store of files there is
         nothing to kill: the default only closes the connections.
         """
-        self.close()
+        self.disconnect()
 
     def page_flows_by(self, size: int) -> None:
         """From here to ``close``, one call moves at most ``size`` edges and jobs of flows.
