@@ -61,12 +61,11 @@ class Line:
         """Raises psycopg's errors."""
         name = psycopg.sql.Identifier(channel)
         self._connection.execute(psycopg.sql.SQL("LISTEN {}").format(name))
+        self._hear()  # what came behind the answer would not be seen from outside
 
-    def read(self, event: threading.Event, seconds: float) -> bool:
-        """Tell what comes, until ``event`` is set or ``seconds`` are over; True when interrupted.
-
-        Raises psycopg's errors.
-        """
+    def read(self, event: threading.Event, seconds: float) -> None:
+        """Tell what comes, until ``event`` is set, ``seconds`` are over, or there is an interrupt,
+        which may have been meant for one who read before. Raises psycopg's errors."""
         pgconn = self._connection.pgconn
         deadline = time.monotonic() + seconds
         while not event.is_set():
@@ -74,14 +73,16 @@ class Line:
             ready = [fd for fd, _ in self._poll.poll(max(0, math.ceil(left * 1000)))]
             if pgconn.socket in ready:
                 pgconn.consume_input()
-                while notify := pgconn.notifies():
-                    self._tell(notify.extra.decode(self._encoding))
+                self._hear()
             if self._end.fileno() in ready:
                 self._end.recv(4096)
-                return True
+                break
             if left <= 0:
                 break
-        return False
+
+    def _hear(self) -> None:
+        while notify := self._connection.pgconn.notifies():
+            self._tell(notify.extra.decode(self._encoding))
 
     def interrupt(self) -> None:
         """Whoever reads returns; or whoever does so next."""
@@ -116,6 +117,9 @@ class Ear:
         self._line: Line | None = None
         self._reading = threading.Lock()
         """Held by whoever uses the line."""
+        self._seizing = 0
+        """How many are about to get it from whoever has it: the thread does not take it then. That
+        it was interrupted is not enough, for it may be back before they have it."""
         self._broken = False
         self._look_around = threading.Event()
         """For the thread: somebody waits and nobody reads, or a channel is missing."""
@@ -162,7 +166,7 @@ class Ear:
                 self._look_around.set()
             heard.event.wait(seconds)
         else:
-            self._read(line, heard.event, seconds)
+            self._read(line, heard, seconds)
         heard.event.clear()
 
     def _catch_up(self) -> None:
@@ -172,17 +176,18 @@ class Ear:
             if line is None or self._broken:
                 self._reading.release()
             else:
-                self._read(line, _NEVER, 0)
+                self._read(line, None, 0)
 
-    def _read(self, line: Line, event: threading.Event, seconds: float) -> None:
+    def _read(self, line: Line, heard: Heard | None, seconds: float) -> None:
         """By one who has ``_reading``, which is released."""
         try:
-            line.read(event, seconds)
+            line.read(heard.event if heard else _NEVER, seconds)
         except psycopg.Error:
             self._broken = True  # the thread tells everybody
         finally:
             self._reading.release()
-            if self._broken or len(self._present) > 1:
+            # Others may have found it held, and count on being told.
+            if self._broken or len(self._present) > (heard is not None):
                 self._look_around.set()
 
     def _take_line(self) -> Line | None:
@@ -201,8 +206,14 @@ class Ear:
         """``_reading``, from whoever has it; whether that was possible."""
         if self._reading.acquire(blocking=False):
             return True
-        line.interrupt()
-        return self._reading.acquire(timeout=seconds)
+        with self._lock:
+            self._seizing += 1
+        try:
+            line.interrupt()
+            return self._reading.acquire(timeout=seconds)
+        finally:
+            with self._lock:
+                self._seizing -= 1
 
     def _add(self, heard: Heard) -> None:
         with self._lock:
@@ -287,12 +298,13 @@ class Ear:
 
     def _read_for_others(self, line: Line, seconds: float) -> bool:
         """False when one of them reads, or is about to."""
-        if not self._reading.acquire(blocking=False):
+        if self._seizing or not self._reading.acquire(blocking=False):
             return False
         try:
-            return not line.read(_NEVER, seconds)
+            line.read(_NEVER, seconds)
         finally:
             self._reading.release()
+        return True
 
     def _open_channels(self, line: Line, kinds: set[str]) -> None:
         for kind in kinds:

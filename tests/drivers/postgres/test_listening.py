@@ -1,4 +1,5 @@
-"""Who is told of what, by notifications alone: looking again by oneself is put off for an hour."""
+"""Who is told of what, by notifications alone: looking again by oneself is put off for an hour, and
+so is the thread's looking around for others to read for."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from taskharbor.drivers.base import Want
-from taskharbor.drivers.postgres import PostgresDriver, waiting
+from taskharbor.drivers.postgres import PostgresDriver, connect, listening, waiting
 from taskharbor.settlement import Settlement
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
@@ -24,6 +25,7 @@ PATIENCE = 90.0
 def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "FIRST_LOOKS", ())
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(listening, "_TURN_SECONDS", 3600.0)
 
 
 @pytest.fixture
@@ -65,6 +67,19 @@ def test_one_who_waits_again_and_again_is_told_each_time(driver: PostgresDriver)
         registered(driver, "w:q")
         driver.enqueue([job(f"j{turn}", queue="q")])
         assert ends(waits)
+        settle_one(driver, "q")
+
+
+def test_the_first_to_wait_gets_the_connection_from_the_thread_that_opened_it(
+    driver: PostgresDriver,
+) -> None:
+    """The thread once took it again before it was had, about every fifth time."""
+    for turn in range(25):
+        with closing(connect(driver.url)) as other:
+            waits = waiter(other.wait, ("q",))
+            registered(driver, "w:q")
+            driver.enqueue([job(f"j{turn}", queue="q")])
+            assert ends(waits)
         settle_one(driver, "q")
 
 
