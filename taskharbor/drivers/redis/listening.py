@@ -29,9 +29,6 @@ AWAITED_MS = 30_000
 """For how long the server remembers who waits for a result, unless told again."""
 RECHECK_SECONDS = 10.0
 """Between two looks at awaited results, in case a server forgot who waits."""
-FIRST_SECONDS = 0.0004
-"""After it was told of a job a listener waits so long before it asks again: who is to take the job
-has the processor, and the server, for itself."""
 TAKING_SECONDS = 0.002
 """What is ready so soon after somebody was told is most likely what they are about to take."""
 SPARE = 8
@@ -107,7 +104,6 @@ class Listeners:
         deadline = time.monotonic() + seconds
         with self._listener(names) as listener:
             while True:
-                time.sleep(max(0.0, listener.told_at + FIRST_SECONDS - time.monotonic()))
                 ready = self._is_ready(listener, names)
                 now = time.monotonic()
                 untaken = listener.told_at + TAKING_SECONDS
