@@ -51,12 +51,8 @@ class Server:
         except redis.ResponseError:
             self._give_back(connection)
             raise
-        except redis.TimeoutError:
-            self.fell_silent()
-            connection.close()
-            raise
-        except BaseException:
-            connection.close()
+        except BaseException as error:
+            self._give_up(connection, error)
             raise
         self._give_back(connection)
         return reply
@@ -66,12 +62,8 @@ class Server:
         connection = self._take()
         try:
             connection.send(requests)
-        except redis.TimeoutError:
-            self.fell_silent()
-            connection.close()
-            raise
-        except BaseException:
-            connection.close()
+        except BaseException as error:
+            self._give_up(connection, error)
             raise
         return connection
 
@@ -86,12 +78,8 @@ class Server:
                     found.append(connection.reply())
                 except redis.ResponseError as error:
                     failure = failure or error
-        except redis.TimeoutError:
-            self.fell_silent()
-            connection.close()
-            raise
-        except BaseException:
-            connection.close()
+        except BaseException as error:
+            self._give_up(connection, error)
             raise
         self._give_back(connection)
         if failure is not None:
@@ -167,6 +155,12 @@ class Server:
         connection.used_at = time.monotonic()
         self._pause = 0.0
         self._idle.append(connection)
+
+    def _give_up(self, connection: Connection, error: BaseException) -> None:
+        """A reply may still come on it, or never."""
+        if isinstance(error, redis.TimeoutError):
+            self.fell_silent()
+        connection.close()
 
     def connect(self) -> Any:
         """redis-py's connection, not counted by the pool, which would hold on to it for good."""
