@@ -1,6 +1,7 @@
 """What Redis keeps of jobs in few places: small results in the job's record, leases by holder."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -75,3 +76,29 @@ def test_leases_of_many_holders_expire_in_order_whatever_was_extended_since(
     assert [one.id for one in driver.expired(1000)] == order
     clock.advance(300.0)
     assert len(driver.expired(1000)) == len(order) + 17
+
+
+def test_a_holder_that_always_holds_something_is_read_once_in_the_time_of_a_lease(
+    clock: ManualClock,
+) -> None:
+    """It stands in the order of expiry with a lease that it settled; who looks corrects that."""
+    with RedisServer() as server, closing(connect(server.url, clock=clock)) as driver:
+        driver.enqueue([job(name) for name in "abcd"])
+        one = WANT._replace(limit=1)
+        a, b = driver.exchange("h", [], WANT._replace(limit=2)).reserved
+        for seconds, done in ((20.0, a), (5.0, b)):
+            clock.advance(seconds)
+            driver.exchange("h", [Settlement.succeed(done.id, done.fence, None)], one)
+
+        def stands_for() -> float:
+            with server.client() as client:
+                (key,) = client.keys("*:l")
+                ((_, micros),) = client.zrange(key, 0, -1, withscores=True)
+            return float(micros) / 1e6 - clock.now()
+
+        clock.advance(6.0)
+        assert stands_for() == pytest.approx(-1.0)
+        assert driver.expired(10) == []
+        assert stands_for() == pytest.approx(19.0)
+        clock.advance(20.0)
+        assert [lease.id for lease in driver.expired(10)] == ["c"]
