@@ -2,7 +2,7 @@
 
 The one given back last is lent first: a worker's child, whose heartbeat calls beside its main
 thread, never has more than two, and a web server as many as threads call at the same time, at most
-``pool``.
+``pool``. What was not needed for a minute is closed, but for the last.
 
 Not psycopg_pool: its threads would run in every process that enqueues once, its callers wait out a
 timeout where they should be told at once of a server that refuses them, and it does not say why
@@ -37,6 +37,9 @@ R = TypeVar("R")
 LEND_SECONDS = 30.0
 """How long a call waits for a connection while all are lent: longer than any call of ours."""
 
+KEEP_SECONDS = 60.0
+"""How long a connection stays open while others are enough."""
+
 MOST_ROWS_KEPT = 8
 """A cursor keeps what its last statement brought."""
 
@@ -48,6 +51,8 @@ class Connection(psycopg.Connection[TupleRow]):
 
     patience: float | None = None
     """Seconds to wait for the answer to a statement; None: for ever."""
+    free_since = 0.0
+    """When it was given back last, in monotonic time."""
     _kept: psycopg.Cursor[tuple[Any, ...]] | None = None
     _sender: Sender | None = None
 
@@ -128,7 +133,7 @@ class Connections:
 
     def take(self) -> Connection:
         """As ``lend``, for one who gives it back whatever happens."""
-        self._check()
+        self.check()
         try:
             self._free.get(timeout=LEND_SECONDS)
         except queue.Empty:
@@ -155,15 +160,27 @@ class Connections:
         try:
             # (.info would make two objects to say so.)
             if not self._closed and connection.pgconn.transaction_status == TransactionStatus.IDLE:
+                connection.free_since = time.monotonic()
                 self._idle.append(connection)
+                self._close_unneeded(connection.free_since)
             else:
                 connection.close()
         finally:
             self._free.put(None)
 
+    def _close_unneeded(self, now: float) -> None:
+        """One at a time: the first in line is the one that has been free for longest."""
+        try:
+            longest = self._idle[0]
+            if now - longest.free_since > KEEP_SECONDS:
+                self._idle.remove(longest)
+                longest.close()
+        except (IndexError, ValueError):
+            pass  # it was lent just now
+
     def open(self) -> Connection:
         """A connection of the caller's own. Raises psycopg's errors."""
-        self._check()
+        self.check()
         # Not prepared on the server until we know that no pooler is there, which would lose it.
         connection = Connection.connect(
             self.address.conninfo, autocommit=True, prepare_threshold=None
@@ -188,7 +205,8 @@ class Connections:
         if os.getpid() == self._pid:
             self.drop_idle()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises ConfigurationError after a fork, StoreUnavailable after ``close``."""
         if os.getpid() != self._pid:
             raise ConfigurationError(
                 f"the driver of {self.address.url} was made in process {self._pid} and can't be "

@@ -10,6 +10,7 @@ from taskharbor.drivers.postgres import connections
 from taskharbor.errors import StoreUnavailable
 from tests.drivers.postgres.support import migrated
 from tests.servers.postgres import PostgresServer
+from tests.waiting import wait_until
 
 
 def test_no_more_are_lent_than_the_pool_allows(
@@ -41,3 +42,25 @@ def test_the_one_given_back_last_is_lent_first_unless_it_is_closed(
         second.close()
         with lend() as new:
             assert new.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_those_that_were_not_needed_for_long_are_closed_but_for_the_last(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(migrated(postgres_server.url)) as driver:
+        lend = driver._store.connections.lend
+        with lend() as needed, lend() as second, lend() as third:
+            pass
+        with lend():
+            pass
+        assert not second.closed
+        assert not third.closed
+        monkeypatch.setattr(connections, "KEEP_SECONDS", 0.05)
+
+        def others_are_closed() -> bool:
+            with lend() as one:
+                assert one is needed
+            return second.closed and third.closed
+
+        wait_until(others_are_closed, what="the others to be closed")
+        assert not needed.closed
