@@ -1,4 +1,4 @@
-"""The maintenance process of a worker: no user code, one connection to the store.
+"""The maintenance process of a worker: no user code, one driver.
 
     python -m taskharbor.maintenance.process CHANNEL WAKE_READ WAKE_WRITE PARENT
 

@@ -1,9 +1,10 @@
 """The connection on which a process hears notifications, and who of its threads reads there.
 
 It is opened by the first to wait and closed when nobody has waited for a while. Who waits alone
-reads what comes by itself: a thread that read for it would wake it some 0.2 ms later. When several
-wait, the thread that opened the connection reads for all of them. While nobody waits it looks now
-and then, so that the server gets rid of what it has to say.
+reads what comes by itself: a thread that read for it would wake it some 0.2 ms later. It also looks
+for jobs there, so that a worker needs no connection for that beside the one on which it works. When
+several wait, the thread that opened the connection reads for all of them. While nobody waits it
+looks now and then, so that the server gets rid of what it has to say.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
+from typing import Any
 
 import psycopg
+from psycopg.pq import ConnStatus
 
+from taskharbor.drivers.postgres import faults
+from taskharbor.drivers.postgres.connections import Connection
+from taskharbor.drivers.postgres.statements import Rows
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.errors import TaskHarborError
 
@@ -42,9 +48,9 @@ class Heard:
 
 
 class Line:
-    """A connection that listens, for one reader at a time; others may interrupt it."""
+    """A connection that listens, for one user at a time; others may interrupt one who reads."""
 
-    def __init__(self, connection: psycopg.Connection, tell: Callable[[str], None]) -> None:
+    def __init__(self, connection: Connection, tell: Callable[[str], None]) -> None:
         self._connection = connection
         self._encoding = connection.info.encoding
         self._tell = tell
@@ -62,6 +68,17 @@ class Line:
         name = psycopg.sql.Identifier(channel)
         self._connection.execute(psycopg.sql.SQL("LISTEN {}").format(name))
         self._hear()  # what came behind the answer would not be seen from outside
+
+    @property
+    def lost(self) -> bool:
+        return self._connection.pgconn.status != ConnStatus.OK
+
+    def ask(self, store: Store, name: str, arguments: Mapping[str, Any]) -> Rows:
+        """The answer to a statement of ``store``; raises what its ``rows_over`` does."""
+        try:
+            return store.rows_over(self._connection, name, **arguments)
+        finally:
+            self._hear()  # what came before the answer would not be seen from outside either
 
     def read(self, event: threading.Event, seconds: float) -> None:
         """Tell what comes, until ``event`` is set, ``seconds`` are over, or there is an interrupt,
@@ -102,6 +119,7 @@ class Ear:
     news of jobs, or of results."""
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self._connections = store.connections
         schema = store.address.schema
         self._channels = {"w": f"{schema}.jobs", "d": f"{schema}.results"}
@@ -158,6 +176,23 @@ class Ear:
                     self._registered.pop(topic, None)
             raise
 
+    def await_line(self, heard: Heard, seconds: float) -> None:
+        """While it is being opened, for ``seconds`` at most."""
+        if self._line is None and self._thread is not None:
+            heard.event.wait(seconds)
+
+    def rows(self, name: str, /, **arguments: Any) -> Rows:
+        """As the store's, over the line for one who waits alone. Raises StoreErrors."""
+        line = self._take_line()
+        if line is not None:
+            try:
+                return self._ask(line, name, arguments)
+            except psycopg.Error as error:
+                # The store sends again what met a conflict, and says what the server is like now.
+                if not (line.lost or faults.is_conflict(error)):
+                    raise self._connections.translate(error) from error
+        return self._store.rows(name, **arguments)
+
     def sleep(self, heard: Heard, seconds: float) -> None:
         """Until it is time for ``heard`` to look again, ``seconds`` at most."""
         line = self._take_line()
@@ -185,10 +220,27 @@ class Ear:
         except psycopg.Error:
             self._broken = True  # the thread tells everybody
         finally:
-            self._reading.release()
-            # Others may have found it held, and count on being told.
-            if self._broken or len(self._present) > (heard is not None):
-                self._look_around.set()
+            self._release(alone=heard is not None)
+
+    def _ask(self, line: Line, name: str, arguments: Mapping[str, Any]) -> Rows:
+        """By one who has ``_reading``, which is released."""
+        try:
+            return line.ask(self._store, name, arguments)
+        except TaskHarborError:
+            raise  # nothing was sent
+        except BaseException as error:
+            # Its answer may be still to come, or the server behind it not the right one any more.
+            self._broken = not (isinstance(error, psycopg.Error) and faults.is_conflict(error))
+            raise
+        finally:
+            self._release(alone=True)
+
+    def _release(self, *, alone: bool) -> None:
+        """``_reading``, by one who waits alone, or by one who does not wait."""
+        self._reading.release()
+        # Others may have found it held, and count on being told.
+        if self._broken or len(self._present) > alone:
+            self._look_around.set()
 
     def _take_line(self) -> Line | None:
         """The line, for one who waits alone: to read, and then to release ``_reading``."""
@@ -242,7 +294,7 @@ class Ear:
                         self._registered.pop(topic, None)
 
     def close(self) -> None:
-        """Wake everybody; the thread ends within half a second."""
+        """Wake everybody; the thread ends within half a second, or when a look is answered."""
         self._closed = True
         self._tell_all()
         if (line := self._line) is not None:

@@ -50,6 +50,13 @@ class Store:
         statement = self._parsed[name]
         return self.call(lambda connection: connection.run(statement, arguments))
 
+    def rows_over(self, connection: Connection, name: str, /, **arguments: Any) -> Rows:
+        """As ``rows``, over a connection of the caller's, and sent once. Raises psycopg's errors as
+        well."""
+        self.connections.check()
+        self._check(connection)
+        return connection.run(self._parsed[name], arguments)
+
     def fetch(self, connection: psycopg.Connection[Any], name: str, /, **arguments: Any) -> Rows:
         """Run the statement on ``connection``, in its transaction. Raises psycopg's errors."""
         with _cursor(connection) as cursor:
@@ -77,9 +84,8 @@ class Store:
                 connection = self.connections.take()
                 try:
                     connection.patience = patience or self.address.answer_seconds
-                    if check and not self._checked:
-                        schema.check(schema.version(connection, self._statements))
-                        self._checked = True
+                    if check:
+                        self._check(connection)
                     return step(connection)
                 finally:
                     self.connections.give_back(connection)
@@ -89,6 +95,11 @@ class Store:
             time.sleep(pause * random.random())
             pause *= 2
         raise AssertionError("the last turn returns or raises")
+
+    def _check(self, connection: Connection) -> None:
+        if not self._checked:
+            schema.check(schema.version(connection, self._statements))
+            self._checked = True
 
     def version(self) -> int:
         return self.call(lambda one: schema.version(one, self._statements), check=False)

@@ -5,9 +5,9 @@ in the same statement. Whoever looked for waiters just before that commits, and 
 after it, does not see it: so it looks again 5, 20 and 100 ms after it registered, and then every
 ``LOOK_SECONDS``. A registration lasts until its notification comes, over any number of waits.
 
-One connection listens for all threads of the process; see ``listening``. While there is none (it
-broke, the server is away) and where there can be none (a pooler, ``notify=off``), looking again is
-all there is, more often.
+One connection listens for all threads of the process, and who waits alone for jobs looks for them
+there; see ``listening``. While there is none (it broke, the server is away) and where there can be
+none (a pooler, ``notify=off``), looking again is all there is, more often.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Waiting:
 
     def for_jobs(self, queues: Sequence[str], seconds: float) -> None:
         def is_there(topics: Sequence[str]) -> bool:
-            found = self._store.rows(
+            found = self._ear.rows(
                 "any_ready", now=self._store.now, topics=topics or None, queues=list(queues)
             )
             return bool(found[0][0]) and time.monotonic() - self._told_at > TAKING_SECONDS
@@ -52,6 +52,8 @@ class Waiting:
         # Registered before the first look: the next job may come within a round trip.
         deadline = time.monotonic() + seconds
         with self._ear.hearing([f"w:{queue}" for queue in queues]) as heard:
+            # A look without it would open one more connection while all others are in use.
+            self._ear.await_line(heard, min(POLL_SECONDS, seconds))
             rest = self._told_at + REST_SECONDS - time.monotonic()
             if rest > 0:
                 heard.event.wait(min(rest, seconds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -13,8 +13,11 @@ import pytest
 
 from taskharbor.drivers.base import Want
 from taskharbor.drivers.postgres import PostgresDriver, connect, listening, waiting
+from taskharbor.drivers.postgres.listening import Ear, Heard
+from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import Settlement
 from tests.drivers.postgres.support import job, migrated
+from tests.proxy import TcpProxy
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -120,9 +123,10 @@ def test_a_broken_connection_is_replaced_and_who_waits_registers_anew(
     schema = driver._store.address.schema
     with psycopg.connect(postgres_server.url, autocommit=True) as other:
         other.execute(f"DELETE FROM {schema}.waiters".encode())
+        # What the one that listens did last was the look that registered.
         cut = (
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'listens' AND query LIKE 'LISTEN%'"
+            " WHERE application_name = 'listens' AND query LIKE '%.first_ready_at(%'"
         )
         assert other.execute(cut).fetchall() == [(True,)]
     # Until it listens again it looks by itself; a new wait opens the connection.
@@ -133,6 +137,55 @@ def test_a_broken_connection_is_replaced_and_who_waits_registers_anew(
     registered(driver, "w:q")
     driver.enqueue([job("2", queue="q")])
     assert ends(again)
+
+
+def look(ear: Ear) -> list[tuple[Any, ...]]:
+    return ear.rows("any_ready", now=None, topics=None, queues=["q"])
+
+
+@contextmanager
+def waiting_alone(driver: PostgresDriver) -> Iterator[tuple[Ear, Heard]]:
+    """Registered for ``q``, with a connection that listens and that only the test reads."""
+    ear = driver._waiting._ear
+    ear._seizing += 1
+    with ear.hearing(["w:q"]) as heard:
+        wait_until(lambda: ear._line, seconds=PATIENCE, what="the connection")
+        assert ear.rows("any_ready", now=None, topics=heard.topics, queues=["q"]) == [(False,)]
+        yield ear, heard
+
+
+def test_a_notification_that_comes_with_an_answer_is_told(driver: PostgresDriver) -> None:
+    with waiting_alone(driver) as (ear, heard):
+        driver.enqueue([job("1", queue="q")])
+        assert look(ear) == [(True,)]
+        assert heard.told
+
+
+def test_a_look_that_finds_the_connection_broken_is_made_over_another(
+    driver: PostgresDriver, postgres_server: PostgresServer
+) -> None:
+    with waiting_alone(driver) as (ear, _), psycopg.connect(postgres_server.url) as other:
+        assert ear._line is not None
+        pid = ear._line._connection.info.backend_pid
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        assert look(ear) == [(False,)]
+        wait_until(lambda: ear._line is None, seconds=PATIENCE, what="it to be given up")
+
+
+def test_a_look_that_the_server_does_not_answer_ends_the_connection(
+    postgres_server: PostgresServer,
+) -> None:
+    with (
+        TcpProxy.before(postgres_server.url) as proxy,
+        closing(migrated(proxy.url, answer_seconds="3.5")) as driver,
+        waiting_alone(driver) as (ear, _),
+    ):
+        proxy.stall()
+        with pytest.raises(StoreUnavailable, match=r"no answer within 3\.5 s"):
+            look(ear)
+        wait_until(lambda: ear._line is None, seconds=PATIENCE, what="it to be given up")
+        proxy.heal()
+        assert look(ear) == [(False,)]
 
 
 def test_closing_ends_the_wait_of_one_who_reads(driver: PostgresDriver) -> None:
