@@ -28,6 +28,7 @@ FAST = {"fsync": "off", "full_page_writes": "off"}
 BASE = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
+    "max_prepared_transactions": "5",
     "shared_buffers": "64MB",
     "logging_collector": "off",
 }

@@ -27,6 +27,9 @@ LIBPQ_DEFAULTS = {
     "tcp_user_timeout": "20000",
 }
 """A server that vanished without a word is noticed within 25 seconds, before a lease runs out."""
+_ALWAYS = {"client_encoding": "utf8"}
+"""In another encoding a key may have no place, and in that of a database in SQL_ASCII psycopg
+returns bytes for text."""
 
 POOL = 10
 ANSWER_SECONDS = 10.0
@@ -59,9 +62,11 @@ class Address:
 def parse(url: str) -> Address:
     """Raises ConfigurationError saying what is wrong with the URL."""
     parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    # (A plus is a plus to libpq, in a password for example.)
+    query = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))
     ours = {name: query.pop(name) for name in _OURS if name in query}
-    conninfo = urlunsplit(parts._replace(query=urlencode(LIBPQ_DEFAULTS | query, quote_via=quote)))
+    options = LIBPQ_DEFAULTS | query | _ALWAYS
+    conninfo = urlunsplit(parts._replace(query=urlencode(options, quote_via=quote)))
     shown = {name: value for name, value in query.items() if "password" not in name} | ours
     user, at, hosts = parts.netloc.rpartition("@")
     netloc = user.partition(":")[0] + at + hosts

@@ -14,6 +14,7 @@ the parent's session.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -34,6 +35,8 @@ from taskharbor.errors import ConfigurationError, StoreUnavailable
 
 R = TypeVar("R")
 
+logger = logging.getLogger(__name__)
+
 LEND_SECONDS = 30.0
 """How long a call waits for a connection while all are lent: longer than any call of ours."""
 
@@ -42,6 +45,13 @@ KEEP_SECONDS = 60.0
 
 MOST_ROWS_KEPT = 8
 """A cursor keeps what its last statement brought."""
+
+CANCEL_SECONDS = 2.0
+"""A server that does not even take this request does nothing else for us either."""
+
+ISOLATION = "read committed"
+"""What the functions are written for: an exchange whose snapshot is as old as its beginning would
+not see a job that came meanwhile, and forget the block in which it is."""
 
 
 class Connection(psycopg.Connection[TupleRow]):
@@ -79,6 +89,19 @@ class Connection(psycopg.Connection[TupleRow]):
             self._kept = cursor
         else:
             cursor.close()
+
+    def abandon(self) -> None:
+        """Close it. A statement that is under way is ended on the server as well: one that waits
+        for a lock would wait on, and who tries again leave one more session there each time."""
+        if (
+            self.pgconn.transaction_status == TransactionStatus.ACTIVE
+            and psycopg.capabilities.has_cancel_safe()  # the older way may wait for ever
+        ):
+            try:
+                self.cancel_safe(timeout=CANCEL_SECONDS)
+            except psycopg.Error as error:
+                logger.debug("an abandoned statement could not be cancelled: %s", error)
+        self.close()
 
     def wait(self, gen: PQGen[R], *arguments: Any, **options: Any) -> R:
         if self.patience is not None:
@@ -164,7 +187,7 @@ class Connections:
                 self._idle.append(connection)
                 self._close_unneeded(connection.free_since)
             else:
-                connection.close()
+                connection.abandon()
         finally:
             self._free.put(None)
 
@@ -186,11 +209,33 @@ class Connections:
             self.address.conninfo, autocommit=True, prepare_threshold=None
         )
         connection.patience = self.address.answer_seconds
+        try:
+            self._make_ready(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_ready(self, connection: Connection) -> None:
+        """Find out what is at the other end, and have it work as we need it."""
+        row = connection.execute(
+            "SELECT pg_backend_pid(), current_setting('default_transaction_isolation')"
+        ).fetchone()
+        assert row is not None
+        pid, isolation = row
         if self.pooled is None:
-            self.pooled = _is_pooled(connection)
+            # PgBouncer and its like make up the number that we are told on connecting.
+            self.pooled = pid != connection.info.backend_pid
+        if isolation != ISOLATION:
+            if self.pooled:
+                raise ConfigurationError(
+                    f"default_transaction_isolation is {isolation!r} on {self.address.url}, and "
+                    f"behind a pooler only ALTER ROLE or ALTER DATABASE can change it; SET it to "
+                    f"{ISOLATION!r} for the role that TaskHarbor uses"
+                )
+            connection.execute(f"SET default_transaction_isolation TO '{ISOLATION}'")
         if not self.pooled:
             connection.prepare_threshold = PREPARE_AFTER
-        return connection
 
     def drop_idle(self) -> None:
         """Forget connections that wait here: the server that they lead to is not the right one."""
@@ -221,10 +266,3 @@ class Connections:
         if error.sqlstate == "25006":
             self.drop_idle()
         return faults.translate(error, self.address.url)
-
-
-def _is_pooled(connection: Connection) -> bool:
-    """Whether the process that serves us is not the one that we were told of on connecting:
-    PgBouncer and its like make that number up."""
-    row = connection.execute("SELECT pg_backend_pid()").fetchone()
-    return row is not None and row[0] != connection.info.backend_pid

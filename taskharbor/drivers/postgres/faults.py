@@ -22,6 +22,8 @@ from taskharbor.errors import (
 _AGAIN = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _AWAY = frozenset(
     {
+        "25P03",  # idle for too long in a transaction
+        "25P04",  # transaction timeout
         "53300",  # too many connections
         "53200",  # out of memory
         "53400",  # a limit of its configuration

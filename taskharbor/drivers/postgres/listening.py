@@ -109,7 +109,7 @@ class Line:
             pass  # enough of them are there; or it was closed just now
 
     def close(self) -> None:
-        self._connection.close()
+        self._connection.abandon()
         self._end.close()
         self._other_end.close()
 

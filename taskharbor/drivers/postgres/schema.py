@@ -15,8 +15,14 @@ from taskharbor.errors import SchemaMismatch
 _NAME = re.compile(r"(\d{4})_\w+\.sql\Z")
 _PLACEHOLDER = re.compile(r"\bth\.")
 _LOCK = 0x7468  # "th"
+# (CREATE SCHEMA IF NOT EXISTS demands the right to make one also where it is there already: made by
+# an administrator for a role that may make none.)
 _BOOKKEEPING = """\
-CREATE SCHEMA IF NOT EXISTS {schema};
+DO $$ BEGIN
+    IF to_regnamespace('{schema}') IS NULL THEN
+        CREATE SCHEMA {schema};
+    END IF;
+END $$;
 CREATE TABLE IF NOT EXISTS {schema}.migrations (
     number integer PRIMARY KEY,
     name text NOT NULL,

@@ -58,12 +58,11 @@ class Store:
         return connection.run(self._parsed[name], arguments)
 
     def fetch(self, connection: psycopg.Connection[Any], name: str, /, **arguments: Any) -> Rows:
-        """Run the statement on ``connection``, in its transaction. Raises psycopg's errors."""
+        """Run the statement, one with rows, on ``connection``, in its transaction. Raises psycopg's
+        errors."""
         with _cursor(connection) as cursor:
             cursor.execute(self._statements[name], arguments, binary=True)
-            # (.description would make an object for each of 18 columns of an exchange.)
-            result = cursor.pgresult
-            return cursor.fetchall() if result is not None and result.nfields else []
+            return cursor.fetchall()  # which waits for them in a caller's pipeline
 
     def send(self, connection: psycopg.Connection[Any], name: str) -> None:
         """Run several statements at once, which take nothing and return nothing."""

@@ -42,7 +42,6 @@ from taskharbor.lease import Reservation, Verdict
 logger = logging.getLogger(__name__)
 
 _MOST = 10_000  # a worker's slots are the limit
-_CANCEL_SECONDS = 2.0
 _NOT_ITS_TRANSACTION = frozenset({"TH001", "TH002"})
 _REFUSED = "TH003"
 
@@ -99,11 +98,7 @@ class Transactions:
         all its locks. (But not a commit, which comes after this.)"""
         connection.patience = self._store.address.answer_seconds
         if connection.info.transaction_status is TransactionStatus.ACTIVE:
-            try:
-                connection.cancel_safe(timeout=_CANCEL_SECONDS)
-            except psycopg.Error as error:
-                logger.warning("a statement past its limit could not be cancelled: %s", error)
-            connection.close()
+            connection.abandon()
 
     def _leave_no_trace(self, connection: psycopg.Connection) -> None:
         if connection.closed:
@@ -174,7 +169,7 @@ class PostgresTransaction:
                 # A failed transaction answers nothing, so whether it is ours is asked after it.
                 self.connection.pgconn.exec_(b"ROLLBACK")
                 ((outcome,),) = self._fetch("outcome_of", xact=self._number)
-                if outcome == "committed":
+                if outcome != "aborted":  # or it is prepared, for somebody else to commit
                     raise self._ended("the task committed it")
 
     def _fetch(self, name: str, /, **arguments: Any) -> list[tuple[Any, ...]]:

@@ -4,13 +4,14 @@ none that is being put there meanwhile. So do those who look for leases."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from taskharbor.clock import ManualClock
 from taskharbor.drivers.base import JobFilter, Want
-from taskharbor.drivers.postgres import PostgresDriver
+from taskharbor.drivers.postgres import PostgresDriver, connect
 from taskharbor.message import Retention
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
@@ -60,6 +61,31 @@ def test_a_block_is_kept_for_jobs_that_cannot_be_seen_yet(
         assert ids(driver) == ["a"]
         assert ids(driver) == []
     assert ids(driver) == ["b"]
+
+
+def test_a_default_isolation_of_the_worker_s_role_loses_no_job(
+    driver: PostgresDriver, postgres_server: PostgresServer
+) -> None:
+    """An exchange whose snapshot is as old as its beginning would take the block for empty."""
+    strict = connect(f"{driver.url}&options=-c%20default_transaction_isolation%3Dserializable")
+    driver.enqueue([job("a")])
+    assert ids(driver, limit=1) == ["a"]
+    holder = f"{driver._store.address.schema}.late"
+    with (
+        psycopg.connect(postgres_server.url, autocommit=True) as look,
+        psycopg.connect(postgres_server.url) as connection,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        # What a retire of this holder would take, for an exchange waits for it.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (holder,))
+        taking = pool.submit(strict.exchange, "late", (), Want(("default",), 1, 30.0))
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: look.execute(waits).fetchone() != (0,), what="the exchange to wait")
+        driver.enqueue([job("b")])
+        connection.commit()
+        taken = [one.id for one in taking.result(90).reserved]
+    assert taken or ids(driver) == ["b"]
+    strict.close()
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import psycopg
 import pytest
 
-from taskharbor.drivers.postgres import connections
-from taskharbor.errors import StoreUnavailable
+from taskharbor.drivers.postgres import connect, connections
+from taskharbor.errors import ConfigurationError, StoreUnavailable
+from taskharbor.ids import new_id
 from tests.drivers.postgres.support import migrated
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -64,3 +67,21 @@ def test_those_that_were_not_needed_for_long_are_closed_but_for_the_last(
 
         wait_until(others_are_closed, what="the others to be closed")
         assert not needed.closed
+
+
+def test_behind_a_pooler_another_default_isolation_is_refused(
+    postgres15_server: PostgresServer, pgbouncer_server: PgBouncer
+) -> None:
+    """What a session sets there may be for somebody else's."""
+    name = f"strict_{new_id()}"
+    strict = f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"
+    direct = postgres15_server.create_database(name)
+    with psycopg.connect(direct, autocommit=True) as connection:
+        connection.execute(strict.encode())
+    with closing(connect(direct)) as driver, driver._store.connections.lend() as lent:
+        assert lent.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+    with (
+        closing(connect(pgbouncer_server.database_url(name))) as driver,
+        pytest.raises(ConfigurationError, match="ALTER ROLE"),
+    ):
+        driver.version()

@@ -10,10 +10,11 @@ import pytest
 import sqlalchemy
 from psycopg.rows import dict_row
 
-from taskharbor import TaskHarbor
-from taskharbor.errors import ConfigurationError
+from taskharbor import TaskHarbor, chain
+from taskharbor.errors import ConfigurationError, StoreUnavailable
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
+from tests.waiting import wait_until
 
 
 def test_the_caller_s_row_factory_and_savepoints_do_not_matter(
@@ -29,6 +30,41 @@ def test_the_caller_s_row_factory_and_savepoints_do_not_matter(
         assert found[0].id == "a"
         assert driver.results(["a"]) == [None]
     assert [one is not None for one in driver.results(["a", "b", "c"])] == [True, False, False]
+    driver.close()
+
+
+def test_in_a_pipeline_the_answers_are_waited_for(postgres_server: PostgresServer) -> None:
+    driver = migrated(postgres_server.url)
+    app = TaskHarbor(driver.url)
+
+    @app.task(name="demo.add")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    driver.enqueue([job("a", idempotency_key="k")])
+    with psycopg.connect(postgres_server.url) as connection, connection.pipeline():
+        found = driver.enqueue([job("b"), job("c", idempotency_key="k")], connection=connection)
+        flow = chain(add.s(1, 1), add.s(1)).apply_async(connection=connection)
+    assert [(one.id, one.created) for one in found] == [("b", True), ("a", False)]
+    assert driver.results(["b"])[0] is not None
+    assert [info.id for info in driver.list_flows().flows] == [flow.id]
+    app.close()
+    driver.close()
+
+
+def test_a_transaction_that_the_server_gave_up_is_an_outage(
+    postgres_server: PostgresServer,
+) -> None:
+    driver = migrated(postgres_server.url)
+    with psycopg.connect(postgres_server.url, autocommit=True) as look:
+        connection = psycopg.connect(postgres_server.url)
+        connection.execute("SET idle_in_transaction_session_timeout = '10ms'")
+        there = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+        pid = connection.info.backend_pid
+        wait_until(lambda: look.execute(there, (pid,)).fetchone() == (0,), what="it to go")
+        with pytest.raises(StoreUnavailable, match="idle-in-transaction"):
+            driver.enqueue([job("a")], connection=connection)
+        connection.close()
     driver.close()
 
 

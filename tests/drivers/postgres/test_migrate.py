@@ -1,16 +1,20 @@
 """Migrations: by many at once, killed half-way, of another version."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+from taskharbor import TaskHarbor, chain, testing
 from taskharbor.cli.root import cli
-from taskharbor.drivers.postgres import connect, schema
+from taskharbor.drivers.postgres import PostgresDriver, connect, schema
 from taskharbor.errors import SchemaMismatch
 from tests.drivers.postgres.support import a_namespace, job, migrated
 from tests.servers.postgres import PostgresServer
@@ -93,6 +97,48 @@ def test_the_script_does_what_migrate_does(postgres_server: PostgresServer) -> N
     assert (driver.version(), driver.pending(), driver.script()) == (LATEST, [], "")
     assert driver.enqueue([job("a")])[0].created
     driver.close()
+
+
+def test_who_may_make_no_schema_migrates_the_one_that_was_made_for_it(
+    postgres_server: PostgresServer,
+) -> None:
+    """Also with the script; and who works there needs no more than docs/postgres.md says."""
+    own, scripted, clerk = a_namespace(), a_namespace(), a_namespace()
+    with psycopg.connect(postgres_server.url, autocommit=True) as administrator:
+        for role in (own, clerk):
+            administrator.execute(f"CREATE ROLE {role} LOGIN".encode())
+        for name in (own, scripted):
+            administrator.execute(f"CREATE SCHEMA {name} AUTHORIZATION {own}".encode())
+    url = postgres_server.url.replace("postgres@", f"{own}@")
+    with closing(connect(f"{url}?namespace={own}")) as driver:
+        assert driver.migrate()
+        with psycopg.connect(url) as connection:
+            connection.execute(rights(own, clerk).encode())
+    with closing(connect(f"{url}?namespace={scripted}")) as driver:
+        with psycopg.connect(url) as connection:
+            connection.execute(driver.script().encode())
+        assert driver.pending() == []
+    app = TaskHarbor(f"{url.replace(own, clerk)}?namespace={own}")
+
+    @app.task(name="demo.add")
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert isinstance(app.driver, PostgresDriver)
+    assert app.driver.migrate() == []
+    single, flow = add.delay(1, 2), chain(add.s(1, 1), add.s(1)).apply_async()
+    testing.drain(app)
+    assert (single.get(timeout=0), flow.get(timeout=0)) == (3, 3)
+    assert (app.driver.prune(10), app.driver.held("holder")) == (0, [])
+    app.close()
+
+
+def rights(namespace: str, role: str) -> str:
+    """The SQL of docs/postgres.md for a role that works in a namespace."""
+    page = (Path(__file__).parents[3] / "docs" / "postgres.md").read_text()
+    block = re.search(r"(?:^    GRANT .*\n)+", page, re.MULTILINE)
+    assert block is not None
+    return block[0].replace("taskharbor", namespace).replace("clerk", role)
 
 
 def test_the_command_checks_prints_and_migrates(postgres_server: PostgresServer) -> None:

@@ -115,6 +115,29 @@ def test_a_statement_timeout_is_an_outage(postgres_server: PostgresServer) -> No
     driver.close()
 
 
+def test_calls_that_are_given_up_do_not_wait_on_at_the_server(
+    postgres_server: PostgresServer,
+) -> None:
+    """A lock that is held for minutes would otherwise take one more session for each new try."""
+    driver = migrated(postgres_server.url, answer_seconds="2", application_name="patient")
+    driver.enqueue([job("a")])
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'patient'"
+        " AND wait_event_type = 'Lock'"
+    )
+    with (
+        psycopg.connect(postgres_server.url, autocommit=True) as look,
+        psycopg.connect(postgres_server.url) as blocker,
+    ):
+        blocker.execute(f"LOCK TABLE {driver._store.address.schema}.ready".encode())
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="no answer"):
+                driver.exchange("holder", (), WANT)
+        wait_until(lambda: look.execute(waiting).fetchone() == (0,), what="the calls to end")
+    assert len(driver.exchange("holder", (), WANT).reserved) == 1
+    driver.close()
+
+
 def test_a_server_that_hangs_with_open_sockets_is_an_outage(
     postgres_server: PostgresServer,
 ) -> None:

@@ -284,6 +284,19 @@ def test_a_task_that_commits_and_then_fails_is_found_out(
     assert (effects(driver), state(driver)) == (["first"], State.RUNNING)
 
 
+def test_a_task_that_prepares_its_transaction_is_found_out(driver: PostgresDriver) -> None:
+    """It is still to be committed, by whoever finds it."""
+    with driver.begin(reserve(driver)) as transaction:
+        effect(driver, transaction.connection, "prepared")
+        transaction.connection.execute("PREPARE TRANSACTION 'left behind'")
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            transaction.connection.execute("SELECT no_such_column")
+        with pytest.raises(TransactionEnded):
+            transaction.verify()
+    run(driver, "COMMIT PREPARED 'left behind'")
+    assert (effects(driver), state(driver)) == (["prepared"], State.RUNNING)
+
+
 def test_commit_and_rollback_of_the_connection_are_refused(driver: PostgresDriver) -> None:
     with driver.begin(reserve(driver)) as transaction:
         with pytest.raises(psycopg.ProgrammingError, match="forbidden"):

@@ -1,0 +1,42 @@
+"""What a URL says, and what it can't change."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from taskharbor.drivers.postgres import connect
+from taskharbor.drivers.postgres.address import parse
+from taskharbor.ids import new_id
+from tests.drivers.postgres.support import job
+from tests.servers.postgres import PostgresServer
+
+
+def test_what_is_libpq_s_reaches_it_unchanged() -> None:
+    query = "password=a+b%2Bc%20d%26&options=-c%20x%3D1&sslmode=disable&pool=3"
+    options = conninfo_to_dict(parse(f"postgresql://ann@one:1,two:2/shop?{query}").conninfo)
+    assert options["password"] == "a+b+c d&"
+    assert options["options"] == "-c x=1"
+    assert (options["host"], options["port"], options["dbname"]) == ("one,two", "1,2", "shop")
+    assert (options["user"], options["sslmode"]) == ("ann", "disable")
+
+
+def test_keys_survive_in_whatever_encoding_the_database_and_its_clients_have(
+    postgres_server: PostgresServer,
+) -> None:
+    """psycopg returns texts of a database without an encoding as bytes."""
+    name = f"ascii_{new_id()}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        create = f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0"
+        connection.execute(create.encode())
+    url = f"{postgres_server.database_url(name)}?client_encoding=latin1"
+    with closing(connect(url)) as driver:
+        driver.migrate()
+        driver.enqueue([job("first", idempotency_key="ключ")])
+        (again,) = driver.enqueue([job("second", idempotency_key="ключ")])
+        assert (again.id, again.created) == ("first", False)
+        found = driver.get("first")
+        assert found is not None
+        assert (found.id, found.idempotency_key) == ("first", "ключ")
