@@ -12,18 +12,17 @@ from typing import Self
 
 
 class Wake:
-    """A semaphore with a descriptor: an eventfd on Linux, a pipe elsewhere. Never blocks.
+    """A semaphore with a descriptor: an eventfd on Linux, a pipe elsewhere. Never blocks, and
+    threads may share it.
 
     Both descriptors are the same for an eventfd. They survive fork; for exec pass ``fds``.
     """
 
-    __slots__ = ("_poll", "read_fd", "write_fd")
+    __slots__ = ("read_fd", "write_fd")
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.read_fd = read_fd
         self.write_fd = write_fd
-        self._poll = select.poll()
-        self._poll.register(read_fd, select.POLLIN)
 
     @classmethod
     def create(cls) -> Self:
@@ -61,7 +60,10 @@ class Wake:
 
     def untaken(self) -> bool:
         """Whether a wake-up is there."""
-        return bool(self._poll.poll(0))
+        # An object of this call's own: one that is shared refuses two threads at the same time.
+        poll = select.poll()
+        poll.register(self.read_fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def take(self) -> bool:
         """Take one wake-up; False when another waiter was quicker."""

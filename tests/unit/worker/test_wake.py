@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -44,3 +45,17 @@ def test_another_process_takes_it(wake: Wake) -> None:
         os._exit(0 if wake.take() else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert not wake.take()
+
+
+def test_several_threads_may_ask_and_add_at_the_same_time(wake: Wake) -> None:
+    """In maintenance the one that listens does, beside the one that promotes."""
+
+    def ask_and_add() -> None:
+        for _ in range(2_000):
+            wake.add()
+            wake.untaken()
+
+    with ThreadPoolExecutor(4) as pool:
+        for asked in [pool.submit(ask_and_add) for _ in range(4)]:
+            asked.result(90)
+    assert wake.take()
