@@ -10,6 +10,7 @@ are elsewhere.
 
 from __future__ import annotations
 
+import operator
 import os
 import statistics
 import subprocess
@@ -40,7 +41,8 @@ from tests.servers.postgres import PostgresServer, wheel_binaries
 
 BATCH = 100
 TURNS = 3
-ONES = 1000
+ONES = 500
+ONES_TURNS = 15
 QUEUES = 8
 RESERVED = 60_000
 RESERVE = 16
@@ -114,7 +116,7 @@ def part_one(server: PostgresServer) -> None:
         bare.execute("CREATE TABLE IF NOT EXISTS bare (id text PRIMARY KEY, body bytea)")
         noop.delay("")
         ours, simple = [], []
-        for _ in range(TURNS):
+        for _ in range(ONES_TURNS):
             begin = time.perf_counter()
             for _ in range(ONES):
                 noop.delay("")
@@ -122,7 +124,9 @@ def part_one(server: PostgresServer) -> None:
             simple.append(pgbench(server))
         app.close()
     delay, insert = statistics.median(ours), statistics.median(simple)
+    low, _, high = statistics.quantiles(map(operator.truediv, ours, simple), n=4)
     print(f"delay(), one by one           {delay:9.0f} jobs/s = {delay / insert:.2f} x pgbench")
+    print(f"    half of the turns between {low:.2f} and {high:.2f}")
 
 
 def pgbench(server: PostgresServer) -> float:

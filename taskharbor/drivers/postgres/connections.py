@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
@@ -45,6 +45,17 @@ KEEP_SECONDS = 60.0
 
 MOST_ROWS_KEPT = 8
 """A cursor keeps what its last statement brought."""
+MOST_BLOCKS_KEPT = 256
+"""For an application with a queue for each of its customers."""
+
+
+class OpenBlock(NamedTuple):
+    """A block of ``ready`` that is open for a queue and priority, of the tables with this number.
+    ``looked_at`` (monotonic): when it was looked who waits."""
+
+    number: int
+    tables: int
+    looked_at: float
 
 CANCEL_SECONDS = 2.0
 """A server that does not even take this request does nothing else for us either."""
@@ -66,6 +77,11 @@ class Connection(psycopg.Connection[TupleRow]):
     _kept: psycopg.Cursor[tuple[Any, ...]] | None = None
     _sender: Sender | None = None
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.open_blocks: dict[tuple[str, int], OpenBlock] = {}
+        """By queue and priority: where this session put a job in line last."""
+
     def run(self, statement: Statement, arguments: Mapping[str, Any]) -> Rows:
         """Run it in a transaction of its own. For connections of which nobody else knows: what is
         prepared must stay. Raises psycopg's errors."""
@@ -73,6 +89,14 @@ class Connection(psycopg.Connection[TupleRow]):
             self._sender = Sender(self, prepares=self.prepare_threshold is not None)
         self._sender.patience = self.patience
         return self._sender.run(statement, arguments)
+
+    def opened(self, line: tuple[str, int], block: OpenBlock) -> None:
+        """Keep in mind where ``line`` is open, unless the next call may be another session's: what
+        holds here need not hold on a standby that took over."""
+        if self.prepare_threshold is not None:
+            if len(self.open_blocks) >= MOST_BLOCKS_KEPT:
+                self.open_blocks.clear()
+            self.open_blocks[line] = block
 
     @contextmanager
     def cursor_of_tuples(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:

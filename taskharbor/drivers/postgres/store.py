@@ -37,7 +37,7 @@ class Store:
             name: schema.for_schema(text, address.schema).encode()
             for name, text in queries.load().items()
         }
-        self._parsed = {name: Statement(text) for name, text in self._statements.items()}
+        self.parsed = {name: Statement(text) for name, text in self._statements.items()}
         self._checked = False
 
     @property
@@ -47,7 +47,7 @@ class Store:
 
     def rows(self, name: str, /, **arguments: Any) -> Rows:
         """Run the statement in a transaction of its own. Raises StoreErrors."""
-        statement = self._parsed[name]
+        statement = self.parsed[name]
         return self.call(lambda connection: connection.run(statement, arguments))
 
     def rows_over(self, connection: Connection, name: str, /, **arguments: Any) -> Rows:
@@ -55,7 +55,7 @@ class Store:
         well."""
         self.connections.check()
         self._check(connection)
-        return connection.run(self._parsed[name], arguments)
+        return connection.run(self.parsed[name], arguments)
 
     def fetch(self, connection: psycopg.Connection[Any], name: str, /, **arguments: Any) -> Rows:
         """Run the statement, one with rows, on ``connection``, in its transaction. Raises psycopg's

@@ -2,7 +2,7 @@
 
 CREATE FUNCTION th.clock(p_now double precision) RETURNS double precision
 LANGUAGE sql VOLATILE AS $$
-    SELECT coalesce(p_now, extract(epoch FROM clock_timestamp())::double precision)
+    SELECT coalesce(p_now, date_part('epoch', clock_timestamp()))  -- (extract makes a numeric of it first)
 $$;
 
 CREATE FUNCTION th.count(p_queue text, p_state text, p_jobs bigint) RETURNS void
@@ -84,14 +84,16 @@ BEGIN
         WHERE b.queue = u.queue AND b.rank = u.rank AND b.block = u.block);
 END $$;
 
--- Forget blocks that were found empty, unless somebody is putting jobs there. To be called last in a
--- transaction: until it commits, who puts jobs there waits. Blocks with leases go on in lease_blocks: by
--- one statement, which sees either the jobs that were ready or the leases that they became.
+-- Forget blocks that were found empty, unless somebody is putting jobs there, or the next jobs get their
+-- numbers there: see the statement enqueue_next. To be called last in a transaction: until it commits, who puts jobs
+-- there waits. Blocks with leases go on in lease_blocks: by one statement, which sees either the jobs
+-- that were ready or the leases that they became.
 CREATE FUNCTION th.blocks_close(p_queues text[], p_ranks smallint[], p_blocks bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     FOR item IN 1 .. cardinality(p_blocks) LOOP
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(th.block_lock(p_blocks[item]));
+        CONTINUE WHEN p_blocks[item] >= pg_sequence_last_value('th.seqs') >> 12
+            OR NOT pg_try_advisory_xact_lock(th.block_lock(p_blocks[item]));
         WITH closed AS (
             DELETE FROM th.blocks
             WHERE queue = p_queues[item] AND rank = p_ranks[item] AND block = p_blocks[item]

@@ -99,12 +99,14 @@ BEGIN
     END IF;
 END $$;
 
--- One job without a key, as delay() sends it; false when its id is taken, and nothing was done.
+-- One job without a key, as delay() sends it. NULL: its id is taken, and nothing was done; 0: it was scheduled;
+-- else what enqueue_next takes: its block of ready, above 32 bits that tell these tables from those of
+-- a schema that was dropped.
 CREATE FUNCTION th.enqueue_one(p_now double precision, p_id text, p_queue text, p_task text,
     p_priority smallint, p_due double precision, p_delay double precision,
     p_expire_in double precision, p_expire_at double precision, p_keep_succeeded double precision,
     p_keep_cancelled double precision, p_keep_dead double precision, p_digest bytea, p_body bytea)
-RETURNS boolean
+RETURNS bigint
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $$
@@ -119,10 +121,12 @@ BEGIN
         p_keep_cancelled, p_keep_dead, NULL, NULL, p_digest, p_body)
     ON CONFLICT (id) DO NOTHING;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN NULL;
     END IF;
-    -- Not performed, which would be a statement of its own.
-    RETURN th.to_line(p_queue, p_priority, number, at, due, 'enqueued', expires) IS NOT NULL;
+    IF th.to_line(p_queue, p_priority, number, at, due, 'enqueued', expires) = 'ready' THEN
+        RETURN (number >> 12) << 32 | 'th.blocks'::regclass::oid::bigint;
+    END IF;
+    RETURN 0;
 END $$;
 
 -- Take the keys of the jobs whose ids are new; the seqs of those to be made: the first of each id, if
