@@ -57,6 +57,7 @@ class OpenBlock(NamedTuple):
     tables: int
     looked_at: float
 
+
 CANCEL_SECONDS = 2.0
 """A server that does not even take this request does nothing else for us either."""
 

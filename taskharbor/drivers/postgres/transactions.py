@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from taskharbor.drivers import single
@@ -97,7 +97,8 @@ class Transactions:
         """End a statement that the soft limit or our patience interrupted: it would run on, with
         all its locks. (But not a commit, which comes after this.)"""
         connection.patience = self._store.address.answer_seconds
-        if connection.info.transaction_status is TransactionStatus.ACTIVE:
+        active = connection.info.transaction_status is TransactionStatus.ACTIVE
+        if active or _in_pipeline(connection):
             connection.abandon()
 
     def _leave_no_trace(self, connection: psycopg.Connection) -> None:
@@ -137,6 +138,11 @@ class PostgresTransaction:
     def succeed(self, result: bytes | None) -> None:
         job = self._job
         self._refuse_closed()
+        if self._left_half_done():
+            raise psycopg.ProgrammingError(
+                "the task left a stream, a COPY or a pipeline of its connection half done; end it, "
+                "or close it, before the task returns"
+            )
         try:
             self._store.send(self.connection, "check_constraints")
             self._fetch(
@@ -158,6 +164,12 @@ class PostgresTransaction:
 
     def verify(self) -> None:
         self._refuse_closed()
+        if self._left_half_done():
+            # Nothing can be asked here: another connection is. Still in progress, if all is well.
+            ((outcome,),) = self._store.rows("outcome_of", xact=self._number)
+            if outcome == "committed":
+                raise self._ended("the task committed it")
+            return
         match self.connection.info.transaction_status:
             case TransactionStatus.IDLE:
                 raise self._ended("it was over before its task was")
@@ -171,6 +183,17 @@ class PostgresTransaction:
                 ((outcome,),) = self._fetch("outcome_of", xact=self._number)
                 if outcome != "aborted":  # or it is prepared, for somebody else to commit
                     raise self._ended("the task committed it")
+
+    def _left_half_done(self) -> bool:
+        """Whether something of the task's still uses the connection; what runs in another thread
+        has ``answer_seconds`` to end. Whatever is sent would wait for a stream or a COPY for ever.
+        """
+        if _in_pipeline(self.connection):
+            return True
+        free = self.connection.lock.acquire(timeout=self._store.address.answer_seconds)
+        if free:
+            self.connection.lock.release()
+        return not free
 
     def _fetch(self, name: str, /, **arguments: Any) -> list[tuple[Any, ...]]:
         self.connection.patience = self._store.address.answer_seconds
@@ -198,6 +221,10 @@ class PostgresTransaction:
         raise JobNotRunning(
             f"job {self._job.id} was settled by somebody else meanwhile", job_id=self._job.id
         )
+
+
+def _in_pipeline(connection: psycopg.Connection[Any]) -> bool:
+    return connection.pgconn.pipeline_status != PipelineStatus.OFF
 
 
 def _nothing(connection: psycopg.Connection) -> None:

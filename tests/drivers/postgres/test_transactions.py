@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Thread
 
 import psycopg
@@ -282,6 +282,51 @@ def test_a_task_that_commits_and_then_fails_is_found_out(
         with pytest.raises(TransactionEnded):
             transaction.verify()
     assert (effects(driver), state(driver)) == (["first"], State.RUNNING)
+
+
+def leave_a_stream(connection: psycopg.Connection) -> object:
+    rows = connection.cursor().stream("SELECT generate_series(1, 100000)")
+    next(rows)
+    return rows
+
+
+def leave_a_copy(connection: psycopg.Connection) -> object:
+    copy = connection.cursor().copy("COPY (SELECT generate_series(1, 100000)) TO STDOUT")
+    copy.__enter__().read()
+    return copy
+
+
+def leave_a_pipeline(connection: psycopg.Connection) -> object:
+    pipeline = connection.pipeline()
+    pipeline.__enter__()
+    return pipeline
+
+
+@pytest.mark.parametrize("leave", [leave_a_stream, leave_a_copy, leave_a_pipeline])
+def test_what_a_task_left_half_done_is_refused(
+    postgres_server: PostgresServer, leave: Callable[[psycopg.Connection], object]
+) -> None:
+    """Its worker would wait for it in the same thread, with a heartbeat that keeps the lease."""
+    driver = migrated(postgres_server.url, answer_seconds="2")
+    run(driver, "CREATE TABLE effects (what text)")
+    reserved = reserve(driver)
+    with (
+        pytest.raises(psycopg.ProgrammingError, match="half done"),
+        driver.begin(reserved) as transaction,
+    ):
+        effect(driver, transaction.connection, "never")
+        left = leave(transaction.connection)
+        transaction.succeed(None)
+    with driver.begin(reserved) as transaction:
+        effect(driver, transaction.connection, "never")
+        left = leave(transaction.connection)
+        transaction.verify()
+    del left
+    with driver.begin(reserved) as transaction:
+        effect(driver, transaction.connection, "done")
+        transaction.succeed(None)
+    assert (effects(driver), state(driver)) == (["done"], State.SUCCEEDED)
+    driver.close()
 
 
 def test_a_task_that_prepares_its_transaction_is_found_out(driver: PostgresDriver) -> None:
