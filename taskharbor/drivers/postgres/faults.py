@@ -84,6 +84,9 @@ def _refused(error: psycopg.Error, code: str, what: str, url: str) -> TaskHarbor
         return StoreError(f"Postgres at {url}: {what}; create it with createdb, or mend the URL")
     if isinstance(error, psycopg.ProgrammingError) and not code:
         return ConfigurationError(f"{url} can't be used: {what}")
-    if isinstance(error, psycopg.OperationalError):
+    # (Without a code, InternalError is psycopg's own: a pooler whose server went away in the middle
+    # of a COMMIT sends two answers to it.)
+    broke = isinstance(error, psycopg.InternalError) and not code
+    if broke or isinstance(error, psycopg.OperationalError):
         return StoreUnavailable(f"Postgres at {url} does not answer: {what}")
     return StoreError(f"Postgres at {url} refused a request: {what}")

@@ -85,6 +85,7 @@ class Transactions:
         connection = stack.enter_context(self._connections.lend())
         stack.callback(self._leave_no_trace, connection)
         connection.row_factory = tuple_row
+        connection.cursor_factory = psycopg.Cursor
         connection.autocommit = False
         # Said with BEGIN, whatever the default of the server, the user or the URL is.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED

@@ -427,10 +427,12 @@ def test_what_a_job_sets_for_the_session_ends_with_it(postgres_server: PostgresS
         first.execute("SELECT pg_advisory_lock(7)")
         first.execute("CREATE TEMP TABLE scratch (x int)")
         first.row_factory = psycopg.rows.dict_row  # type: ignore[assignment]
+        first.cursor_factory = psycopg.RawCursor
         transaction.succeed(None)
     with driver.begin(reserve(driver, "b")) as transaction:
         second = transaction.connection
         assert second is first
+        assert second.execute("SELECT %s", (1,)).fetchone() == (1,)
         assert second.execute("SHOW search_path").fetchone() == ('"$user", public',)
         assert second.execute("SELECT to_regclass('scratch')").fetchone() == (None,)
         locks = (
@@ -450,6 +452,7 @@ def terminate(driver: PostgresDriver, connection: psycopg.Connection) -> None:
     run(driver, f"SELECT pg_terminate_backend({pid}, 5000)")
 
 
+@through_a_pooler_too
 def test_a_connection_that_breaks_undoes_all(driver: PostgresDriver) -> None:
     reserved = reserve(driver)
     with pytest.raises(StoreUnavailable), driver.begin(reserved) as transaction:
