@@ -97,8 +97,13 @@ _NOTHING: dict[str, Any] = {"quick": False} | dict.fromkeys(
 
 
 def of_ids(job_ids: Sequence[str]) -> Texts:
-    """Job ids as Postgres can hold them; "" (no job's id) for what no store would hold."""
+    """Job ids or queues as Postgres can hold them; "" (nobody's) for what no store would hold."""
     return Texts([job_id if job_id.isprintable() else "" for job_id in job_ids])
+
+
+def of_name(name: str | None) -> str | None:
+    """The name of a queue or a task to look for, as ``of_ids`` has ids."""
+    return name if name is None or name.isprintable() else ""
 
 
 def of_fences(fences: Sequence[int]) -> Bigints:

@@ -29,14 +29,13 @@ from taskharbor.drivers.base import (
 )
 from taskharbor.drivers.postgres import columns, inspector, rows
 from taskharbor.drivers.postgres.address import Address
-from taskharbor.drivers.postgres.arrays import Texts
 from taskharbor.drivers.postgres.enqueue import enqueue, enqueue_joined
 from taskharbor.drivers.postgres.flows import PostgresFlows
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.drivers.postgres.transactions import PostgresTransaction, Transactions
 from taskharbor.drivers.postgres.waiting import Waiting, results
 from taskharbor.lease import Reservation, check_lease_seconds
-from taskharbor.message import Message
+from taskharbor.message import Message, check_name
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
 
@@ -106,7 +105,7 @@ class PostgresDriver(PostgresFlows):
         queues, limit, seconds = None, None, None
         if want is not None:
             check_lease_seconds(want.lease_seconds)
-            queues, limit, seconds = Texts(want.queues), want.limit, want.lease_seconds
+            queues, limit, seconds = columns.of_ids(want.queues), want.limit, want.lease_seconds
         found = self._store.rows(
             "exchange",
             now=self._store.now,
@@ -219,7 +218,7 @@ class PostgresDriver(PostgresFlows):
             now=self._store.now,
             ids=columns.of_ids(job_ids),
             states=[state.value for state in states],
-            queue=queue,
+            queue=columns.of_name(queue),
             eta=eta,
             delay=delay,
             reset=reset_attempts,
@@ -234,7 +233,9 @@ class PostgresDriver(PostgresFlows):
         return inspector.purge(self._store, where, limit)
 
     def pause(self, queue: str) -> None:
+        check_name("queue", queue)
         self._store.rows("pause", queue=queue)
 
     def resume(self, queue: str) -> None:
+        check_name("queue", queue)
         self._store.rows("resume", queue=queue)

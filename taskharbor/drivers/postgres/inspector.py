@@ -7,7 +7,7 @@ from typing import Any
 
 from taskharbor import defaults
 from taskharbor.drivers.base import DeleteVerdict, Job, JobFilter, Page
-from taskharbor.drivers.postgres import rows
+from taskharbor.drivers.postgres import columns, rows
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.errors import InvalidCursor
 from taskharbor.states import State
@@ -50,8 +50,8 @@ def purge(store: Store, where: JobFilter, limit: int) -> int:
 def _filters(where: JobFilter) -> dict[str, Any]:
     return {
         "state": None if where.state is None else where.state.value,
-        "queue": where.queue,
-        "task": where.task,
+        "queue": columns.of_name(where.queue),
+        "task": columns.of_name(where.task),
     }
 
 

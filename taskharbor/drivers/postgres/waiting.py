@@ -49,6 +49,7 @@ class Waiting:
             )
             return bool(found[0][0]) and time.monotonic() - self._told_at > TAKING_SECONDS
 
+        queues = columns.of_ids(queues)
         # Registered before the first look: the next job may come within a round trip.
         deadline = time.monotonic() + seconds
         with self._ear.hearing([f"w:{queue}" for queue in queues]) as heard:
