@@ -172,3 +172,23 @@ def test_no_job_is_put_where_nobody_looks_while_blocks_fill_up_and_are_closed(
         taken = [name for one in drains for name in one.result(MOST_SECONDS)]
     taken += take(driver) + take(driver, "other")
     assert sorted(taken) == sorted(name for names in enqueued for name in names)
+
+
+def test_a_reserver_that_may_not_look_at_the_sequence_closes_nothing(
+    driver: PostgresDriver, postgres_server: PostgresServer, sent: list[str]
+) -> None:
+    schema, role = driver._store.address.schema, f"clerk_{new_id()}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN".encode())
+        for right in (
+            "USAGE ON SCHEMA",
+            "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA",
+            "UPDATE ON ALL SEQUENCES IN SCHEMA",
+        ):
+            connection.execute(f"GRANT {right} {schema} TO {role}".encode())
+    with closing(connect(driver.url.replace("postgres@", f"{role}@"))) as clerk:
+        driver.enqueue([job(new_id())])
+        assert len(take(clerk)) == 1
+        driver.enqueue([job(new_id())])
+        assert len(take(clerk)) == 1
+    assert "next" in sent
