@@ -44,8 +44,9 @@ TURNS = 3
 ONES = 500
 ONES_TURNS = 15
 QUEUES = 8
-RESERVED = 60_000
+RESERVED = 120_000
 RESERVE = 16
+WARM_CALLS = 10
 CALLS = 16_000
 BODY = write_body(Call(b"\x92\x90\x80"))
 RESULT = b"\x01\xc0"
@@ -224,8 +225,9 @@ def reserve(
 
     def one() -> list[str]:
         holder = new_id()
-        # A session's first calls are planned, which takes longer than hundreds of later ones.
-        driver.enqueue(messages(1, queue=f"warm-{holder}"))
+        # A session's first calls are planned, which takes longer than hundreds of later ones, and
+        # sent without being prepared.
+        driver.enqueue(messages(RESERVE * WARM_CALLS, queue=f"warm-{holder}"))
         warm.wait(60)
         settle_all(driver, holder, Want((f"warm-{holder}",), RESERVE, 30.0))
         if warm.wait(60) == 0:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import psycopg
 
 from taskharbor.drivers.base import Want
 from taskharbor.drivers.postgres import PostgresDriver
@@ -52,3 +55,26 @@ def _reserve_and_settle(driver: PostgresDriver) -> dict[str, int]:
             assert lease.id not in ran
             ran[lease.id] = lease.fence
         settlements = [Settlement.succeed(one.id, one.fence, b"r") for one in answer.reserved]
+
+
+def test_a_busy_reserver_finds_jobs_that_somebody_took_in_a_transaction_that_was_rolled_back(
+    postgres_server: PostgresServer,
+) -> None:
+    """One that has just settled as much as it asks for passes over rows that others have begun to
+    take, and looks at them when there is nothing else, or by chance (once in 20 times)."""
+    want = Want(("default",), 1, 60.0)
+    with closing(migrated(postgres_server.url)) as driver:
+        driver.enqueue([job("taken"), job("first"), job("second")])
+        with psycopg.connect(postgres_server.url) as other:
+            take = f"SELECT * FROM {driver._store.address.schema}.take(1e9, 'default', 1, false)"
+            other.execute(take.encode())
+            other.rollback()
+        driver.enqueue([job("busy", priority=9)])
+        ran, leases = [], driver.exchange("busy", (), want).reserved
+        while leases:
+            ran += [lease.id for lease in leases]
+            done = [Settlement.succeed(lease.id, lease.fence, b"r") for lease in leases]
+            leases = driver.exchange("busy", done, want).reserved
+        assert ran[0] == "busy"
+        assert [name for name in ran if name != "taken"] == ["busy", "first", "second"]
+        assert sorted(ran) == ["busy", "first", "second", "taken"]
