@@ -29,6 +29,7 @@ from taskharbor.drivers.base import (
 )
 from taskharbor.drivers.postgres import columns, inspector, rows
 from taskharbor.drivers.postgres.address import Address
+from taskharbor.drivers.postgres.arrays import Blobs
 from taskharbor.drivers.postgres.enqueue import enqueue, enqueue_joined
 from taskharbor.drivers.postgres.flows import PostgresFlows
 from taskharbor.drivers.postgres.store import Store
@@ -136,8 +137,8 @@ class PostgresDriver(PostgresFlows):
             now=self._store.now,
             ids=columns.of_ids([item.job_id for item in renewals]),
             fences=columns.of_fences([item.fence for item in renewals]),
-            progress=[item.progress for item in renewals],
-            saved=[item.saved for item in renewals],
+            progress=Blobs([item.progress for item in renewals]),
+            saved=Blobs([item.saved for item in renewals]),
             seconds=seconds,
         )
         return [Extended(rows.VERDICTS[verdict], ends, asked) for verdict, ends, asked in found]

@@ -7,10 +7,12 @@ from contextlib import closing
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from taskharbor.drivers.base import Renewal, Want
 from taskharbor.drivers.postgres import connect
 from taskharbor.drivers.postgres.address import parse
 from taskharbor.ids import new_id
-from tests.drivers.postgres.support import job
+from taskharbor.settlement import Settlement
+from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
 
 
@@ -40,3 +42,19 @@ def test_keys_survive_in_whatever_encoding_the_database_and_its_clients_have(
         found = driver.get("first")
         assert found is not None
         assert (found.id, found.idempotency_key) == ("first", "ключ")
+
+
+def test_bytes_survive_where_backslashes_in_literals_are_escapes(
+    postgres_server: PostgresServer,
+) -> None:
+    old_fashioned = "-c%20standard_conforming_strings=off"
+    with closing(migrated(postgres_server.url, options=old_fashioned)) as driver:
+        driver.enqueue([job("a")])
+        (lease,) = driver.exchange("holder", (), Want(("default",), 1, 60.0)).reserved
+        renewal = Renewal("a", lease.fence, progress=b"\xc3p", saved=b"\xc3s")
+        driver.extend("holder", [renewal], 60.0)
+        died = Settlement.die("a", lease.fence, error=b"\xc3e")
+        driver.exchange("holder", [died])
+        found = driver.get("a")
+        assert found is not None
+        assert (found.progress, found.saved, found.error) == (b"\xc3p", b"\xc3s", b"\xc3e")
