@@ -66,7 +66,7 @@ def test_a_busy_reserver_finds_jobs_that_somebody_took_in_a_transaction_that_was
     with closing(migrated(postgres_server.url)) as driver:
         driver.enqueue([job("taken"), job("first"), job("second")])
         with psycopg.connect(postgres_server.url) as other:
-            take = f"SELECT * FROM {driver._store.address.schema}.take(1e9, 'default', 1, false)"
+            take = f"SELECT * FROM {driver._store.address.schema}.take(1e9, 'default', 1, false, NULL)"
             other.execute(take.encode())
             other.rollback()
         driver.enqueue([job("busy", priority=9)])
@@ -78,3 +78,24 @@ def test_a_busy_reserver_finds_jobs_that_somebody_took_in_a_transaction_that_was
         assert ran[0] == "busy"
         assert [name for name in ran if name != "taken"] == ["busy", "first", "second"]
         assert sorted(ran) == ["busy", "first", "second", "taken"]
+
+
+def test_a_job_whose_taking_was_rolled_back_keeps_its_priority(
+    postgres_server: PostgresServer,
+) -> None:
+    """Before others of a lower one, and before another queue."""
+    with closing(migrated(postgres_server.url)) as driver:
+        driver.enqueue([job(f"{n}", priority=n // 3) for n in range(9)])
+        driver.enqueue([job("else", queue="else")])
+        with psycopg.connect(postgres_server.url) as other:
+            other.execute(f"DELETE FROM {driver._store.address.schema}.ready".encode())
+            other.rollback()
+        driver.enqueue([job(f"later-{n}", priority=n // 3) for n in range(9)])
+        want = Want(("default", "else"), 2, 60.0)
+        ran, leases = [], driver.exchange("busy", (), want).reserved
+        while leases:
+            ran += [(lease.queue, lease.priority) for lease in leases]
+            done = [Settlement.succeed(lease.id, lease.fence, b"r") for lease in leases]
+            leases = driver.exchange("busy", done, want).reserved
+        assert len(ran) == 19
+        assert ran == sorted(ran, key=lambda place: (place[0], -place[1]))

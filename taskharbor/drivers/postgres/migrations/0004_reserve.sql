@@ -46,24 +46,32 @@ END $$;
 
 -- Take up to `p_limit` jobs from the front of a line, in their order, block by block. Those past
 -- their expiry are cancelled instead; `looked` counts them as well. Where nothing was is in `ranks`
--- and `blocks`, for blocks_close.
+-- and `blocks`, for blocks_close. `p_rank`: look there alone; NULL: everywhere.
 --
 -- Rows that others are taking at this moment have to be stepped over. Trying to lock each, to see whether they
 -- are, cost 64 reservers a fifth of the server's time. So in a `p_crowd` rows that anybody has ever begun to take
--- (xmax) are not tried, although who began may have been rolled back: exchange looks without a crowd when
--- there are no others, and now and then.
+-- (xmax) are tried after all others of their rank only, for who began may have been rolled back.
 CREATE FUNCTION th.take(p_now double precision, p_queue text, p_limit integer, p_crowd boolean,
-    OUT looked integer, OUT seqs bigint[], OUT ranks smallint[], OUT blocks bigint[])
+    p_rank smallint, OUT looked integer, OUT seqs bigint[], OUT ranks smallint[], OUT blocks bigint[])
 LANGUAGE plpgsql AS $$
 DECLARE
     place record;
     got record;
     expired bigint[];
+    begun smallint;  -- the rank in which there are such rows
 BEGIN
     looked := 0;
     FOR place IN
-        SELECT b.rank, b.block FROM th.blocks b WHERE b.queue = p_queue ORDER BY b.rank, b.block
+        SELECT b.rank, b.block FROM th.blocks b
+        WHERE b.queue = p_queue AND (p_rank IS NULL OR b.rank = p_rank) ORDER BY b.rank, b.block
     LOOP
+        IF begun < place.rank THEN
+            SELECT * INTO got FROM th.take(p_now, p_queue, p_limit - looked, false, begun);
+            looked := looked + got.looked;
+            seqs := seqs || got.seqs;
+            begun := NULL;
+            EXIT WHEN looked >= p_limit;
+        END IF;
         WITH line AS (
             SELECT ctid FROM th.ready
             WHERE queue = p_queue AND rank = place.rank
@@ -82,17 +90,20 @@ BEGIN
         looked := looked + got.looked;
         seqs := seqs || got.seqs;
         expired := expired || got.expired;
-        IF got.looked = 0 AND (NOT p_crowd OR NOT EXISTS (SELECT FROM th.ready
+        EXIT WHEN looked >= p_limit;
+        IF p_crowd AND EXISTS (SELECT FROM th.ready
                 WHERE queue = p_queue AND rank = place.rank
-                AND seq >= place.block << 12 AND seq < (place.block + 1) << 12)) THEN
+                AND seq >= place.block << 12 AND seq < (place.block + 1) << 12) THEN
+            begun := place.rank;
+        ELSIF got.looked = 0 THEN
             ranks := ranks || place.rank;
             blocks := blocks || place.block;
         END IF;
-        EXIT WHEN looked >= p_limit;
     END LOOP;
-    IF looked > 0 THEN
-        INSERT INTO th.counts (queue, state, jobs)
-        VALUES (p_queue, 'ready', -looked), (p_queue, 'running', coalesce(cardinality(seqs), 0));
+    IF begun IS NOT NULL AND looked < p_limit THEN
+        SELECT * INTO got FROM th.take(p_now, p_queue, p_limit - looked, false, begun);
+        looked := looked + got.looked;
+        seqs := seqs || got.seqs;
     END IF;
     IF expired IS NOT NULL THEN
         PERFORM th.to_cancelled(expired, p_now, 'expired');
@@ -168,41 +179,41 @@ BEGIN
         gone := EXISTS (SELECT FROM th.retired r WHERE r.holder = p_holder);
     END IF;
     IF p_limit > 0 AND NOT gone THEN
-        -- Whoever was busy until now has others beside it.
+        -- Whoever was busy until now has others beside it. By chance: a row that somebody began to take, and then
+        -- did not, waits for some reserves, not for all that came after it.
         crowd := 2 * coalesce(cardinality(p_ids), 0) >= p_limit AND random() > 0.05;
-        LOOP
-            FOREACH name IN ARRAY p_queues LOOP
-                CONTINUE WHEN EXISTS (SELECT FROM th.paused p WHERE p.queue = name);
-                SELECT * INTO got FROM th.take(at, name, p_limit - total, crowd);
-                total := total + got.looked;
-                IF got.blocks IS NOT NULL THEN
-                    empty_queues := empty_queues || array_fill(name, ARRAY[cardinality(got.blocks)]);
-                    empty_ranks := empty_ranks || got.ranks;
-                    empty_blocks := empty_blocks || got.blocks;
-                END IF;
-                CONTINUE WHEN got.seqs IS NULL;
-                -- Read anew: what is taken may have been put back by a settle that came later than the
-                -- first reading, and a lease must not seem to begin before the one before it ended.
-                at := th.clock(p_now);
-                RETURN QUERY
-                WITH taken AS MATERIALIZED (
-                    SELECT t.seq, nextval('th.fences') AS fence, coalesce(c.attempts, 0) + 1 AS attempt,
-                        coalesce(c.losses, 0) AS losses, c.unknown_since, c.saved, c.awaits
-                    FROM unnest(got.seqs) AS t (seq)
-                    LEFT JOIN LATERAL (SELECT * FROM th.carried c WHERE c.seq = t.seq LIMIT 1) c ON true
-                ), leased AS (
-                    INSERT INTO th.leases (seq, fence, holder, attempt, reserved_at, expires_at)
-                    SELECT t.seq, t.fence, p_holder, t.attempt, at, at + p_seconds FROM taken t
-                )
-                SELECT j.id, j.queue, j.task, j.body, t.fence, t.attempt, t.losses, j.priority,
-                    j.enqueued_at, t.unknown_since, t.saved, j.flow, t.awaits, NULL::double precision, NULL::boolean,
-                    NULL::boolean, NULL::text[], NULL::text[]
-                FROM taken t
-                CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = t.seq LIMIT 1) j;
-                EXIT WHEN total >= p_limit;
-            END LOOP;
-            EXIT WHEN total > 0 OR NOT crowd;
-            crowd := false;
+        FOREACH name IN ARRAY p_queues LOOP
+            CONTINUE WHEN EXISTS (SELECT FROM th.paused p WHERE p.queue = name);
+            SELECT * INTO got FROM th.take(at, name, p_limit - total, crowd, NULL);
+            total := total + got.looked;
+            IF got.blocks IS NOT NULL THEN
+                empty_queues := empty_queues || array_fill(name, ARRAY[cardinality(got.blocks)]);
+                empty_ranks := empty_ranks || got.ranks;
+                empty_blocks := empty_blocks || got.blocks;
+            END IF;
+            CONTINUE WHEN got.looked = 0;
+            INSERT INTO th.counts (queue, state, jobs)
+            VALUES (name, 'ready', -got.looked), (name, 'running', coalesce(cardinality(got.seqs), 0));
+            CONTINUE WHEN got.seqs IS NULL;
+            -- Read anew: what is taken may have been put back by a settle that came later than the
+            -- first reading, and a lease must not seem to begin before the one before it ended.
+            at := th.clock(p_now);
+            RETURN QUERY
+            WITH taken AS MATERIALIZED (
+                SELECT t.seq, nextval('th.fences') AS fence, coalesce(c.attempts, 0) + 1 AS attempt,
+                    coalesce(c.losses, 0) AS losses, c.unknown_since, c.saved, c.awaits
+                FROM unnest(got.seqs) AS t (seq)
+                LEFT JOIN LATERAL (SELECT * FROM th.carried c WHERE c.seq = t.seq LIMIT 1) c ON true
+            ), leased AS (
+                INSERT INTO th.leases (seq, fence, holder, attempt, reserved_at, expires_at)
+                SELECT t.seq, t.fence, p_holder, t.attempt, at, at + p_seconds FROM taken t
+            )
+            SELECT j.id, j.queue, j.task, j.body, t.fence, t.attempt, t.losses, j.priority,
+                j.enqueued_at, t.unknown_since, t.saved, j.flow, t.awaits, NULL::double precision, NULL::boolean,
+                NULL::boolean, NULL::text[], NULL::text[]
+            FROM taken t
+            CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = t.seq LIMIT 1) j;
+            EXIT WHEN total >= p_limit;
         END LOOP;
     END IF;
     IF empty_blocks IS NOT NULL THEN
