@@ -92,7 +92,7 @@ def enqueue_joined(store: Store, batch: Sequence[Message], connection: object) -
     the transaction can only be rolled back (to a savepoint, where there is one).
     """
     with joined(store, connection) as theirs:
-        return enqueue_in(store, batch, theirs, always=True)
+        return enqueue_in(store, batch, theirs, always=store.address.notify)
 
 
 @contextmanager

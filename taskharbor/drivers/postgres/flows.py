@@ -41,6 +41,11 @@ class PostgresFlows:
                 ((*answer,),) = self._store.fetch(
                     theirs, "enqueue_flow", now=self._store.now, **arguments
                 )
+                if self._store.address.notify:
+                    # Whoever waits now is not known, for it commits much later.
+                    first = {node.message.queue for node in part.nodes if not node.waits_for}
+                    topics = [f"w:{queue}" for queue in sorted(first)]
+                    self._store.fetch(theirs, "notify", topics=topics)
         return FlowEnqueued(*answer)
 
     def inputs(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[Input]:

@@ -8,9 +8,12 @@ from contextlib import closing
 import psycopg
 import pytest
 
+from taskharbor.clock import ManualClock
 from taskharbor.drivers.base import Renewal, Want
 from taskharbor.drivers.postgres.store import CONFLICTS
 from taskharbor.errors import StoreUnavailable
+from taskharbor.message import Retention
+from taskharbor.settlement import Settlement
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
@@ -70,3 +73,43 @@ def test_with_notify_off_nobody_listens_and_jobs_are_found(
         assert driver._waiting._ear._thread is None
         table = f"SELECT count(*) FROM {driver._store.address.schema}.waiters"
         assert look.execute(table.encode()).fetchone() == (0,)
+
+
+def test_what_comes_and_goes_leaves_tables_and_indexes_as_large_as_they_were(
+    postgres_server: PostgresServer,
+) -> None:
+    """Jobs that are enqueued, run, and pruned in turn, with a vacuum after each, as autovacuum
+    would. (``nox -s soak-postgres`` is the long form, with autovacuum itself.)"""
+    clock = ManualClock()
+    kept = Retention(1.0, 1.0, 1.0)
+    sizes = []
+    with (
+        closing(migrated(postgres_server.url, clock=clock)) as driver,
+        psycopg.connect(postgres_server.url, autocommit=True) as look,
+    ):
+        schema = driver._store.address.schema
+        tables = look.execute("SELECT relname FROM pg_stat_user_tables WHERE schemaname = %s",
+            [schema.strip('"')]).fetchall()  # fmt: skip
+        for turn in range(8):
+            for batch in range(4):
+                driver.enqueue([job(f"{turn}-{batch}-{n}", retention=kept) for n in range(500)])
+            settlements: list[Settlement] = []
+            while True:
+                want = Want(("default",), 100, 30.0)
+                leases = driver.exchange("holder", settlements, want).reserved
+                if not leases:
+                    break
+                driver.extend("holder", [Renewal(one.id, one.fence) for one in leases], 60.0)
+                settlements = [Settlement.succeed(one.id, one.fence, b"r") for one in leases]
+            clock.advance(2.0)
+            while driver.prune(500):
+                pass
+            for (table,) in tables:
+                look.execute(f"VACUUM {schema}.{table}".encode())
+            size = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables"
+            ((total,),) = look.execute(f"{size} WHERE schemaname = %s".encode(),
+                [schema.strip('"')]).fetchall()  # fmt: skip
+            sizes.append(int(total))
+        rest = look.execute(f"SELECT count(*) FROM {schema}.jobs".encode()).fetchone()
+    assert rest == (0,)
+    assert max(sizes[4:]) <= 1.25 * sizes[3], sizes

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -11,7 +12,9 @@ import sqlalchemy
 from psycopg.rows import dict_row
 
 from taskharbor import TaskHarbor, chain
+from taskharbor.drivers.postgres import PostgresDriver
 from taskharbor.errors import ConfigurationError, StoreUnavailable
+from taskharbor.ids import new_id
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
@@ -68,33 +71,81 @@ def test_a_transaction_that_the_server_gave_up_is_an_outage(
     driver.close()
 
 
-def test_the_wake_up_comes_with_the_commit(postgres_server: PostgresServer) -> None:
+@pytest.fixture
+def ear(postgres_server: PostgresServer) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        yield connection
+
+
+def listen(ear: psycopg.Connection, driver: PostgresDriver) -> None:
+    channel = psycopg.sql.Identifier(f"{driver._store.address.schema}.jobs")
+    ear.execute(psycopg.sql.SQL("LISTEN {}").format(channel))
+
+
+def test_the_wake_up_comes_with_the_commit(
+    postgres_server: PostgresServer, ear: psycopg.Connection
+) -> None:
     """Also when nobody was waiting when the job was enqueued."""
     driver = migrated(postgres_server.url)
-    channel = f"{driver._store.address.schema}.jobs"
-    listen = psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel))
-    with psycopg.connect(postgres_server.url, autocommit=True) as ear:
-        ear.execute(listen)
-        with psycopg.connect(postgres_server.url) as connection:
-            driver.enqueue([job("a"), job("b")], connection=connection)
-            assert list(ear.notifies(timeout=0.1)) == []
-        heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]
+    listen(ear, driver)
+    with psycopg.connect(postgres_server.url) as connection:
+        driver.enqueue([job("a"), job("b")], connection=connection)
+        assert list(ear.notifies(timeout=0.1)) == []
+    heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]
     assert heard == ["w:default"]
     driver.close()
 
 
-def test_nobody_is_notified_unless_somebody_waits(postgres_server: PostgresServer) -> None:
+def test_the_wake_up_for_a_flow_comes_with_the_commit(
+    postgres_server: PostgresServer, ear: psycopg.Connection
+) -> None:
+    """To those who may run its first jobs."""
     driver = migrated(postgres_server.url)
-    channel = f"{driver._store.address.schema}.jobs"
-    listen = psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel))
-    with psycopg.connect(postgres_server.url, autocommit=True) as ear:
-        ear.execute(listen)
-        driver.enqueue([job("a")])
-        driver._store.rows("any_ready", now=None, topics=["w:default"], queues=["default"])
-        driver.enqueue([job("b")])
-        driver.enqueue([job("c")])
-        heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]
-        heard += [notify.payload for notify in ear.notifies(timeout=1)]
+    listen(ear, driver)
+    app = TaskHarbor(driver.url)
+    first, second = (app.task(name=name, queue=name)(len) for name in ("first", "second"))
+    with psycopg.connect(postgres_server.url) as connection:
+        chain(first.s("a"), second.si("b")).apply_async(connection=connection)
+        assert list(ear.notifies(timeout=0.1)) == []
+    heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]
+    assert heard == ["w:first"]
+    app.close()
+    driver.close()
+
+
+def test_with_notify_off_the_caller_s_transaction_does_not_notify(
+    postgres_server: PostgresServer,
+) -> None:
+    """One that notifies can't be prepared for a commit in two phases."""
+    driver = migrated(postgres_server.url, notify="off")
+    app = TaskHarbor(driver.url)
+    task = app.task(name="demo.len")(len)
+    name = new_id()
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute("BEGIN")
+        driver.enqueue([job("a")], connection=connection)
+        flow = chain(task.s("a"), task.si("b")).apply_async(connection=connection)
+        connection.execute(f"PREPARE TRANSACTION '{name}'".encode())
+        assert driver.results(["a"]) == [None]
+        connection.execute(f"COMMIT PREPARED '{name}'".encode())
+    assert driver.results(["a"]) != [None]
+    assert [info.id for info in driver.list_flows().flows] == [flow.id]
+    app.close()
+    driver.close()
+
+
+def test_nobody_is_notified_unless_somebody_waits(
+    postgres_server: PostgresServer, ear: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskharbor.drivers.postgres.enqueue.LOOK_SECONDS", 0.0)
+    driver = migrated(postgres_server.url)
+    listen(ear, driver)
+    driver.enqueue([job("a")])
+    driver._store.rows("any_ready", now=None, topics=["w:default"], queues=["default"])
+    driver.enqueue([job("b")])
+    driver.enqueue([job("c")])
+    heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]
+    heard += [notify.payload for notify in ear.notifies(timeout=1)]
     assert heard == ["w:default"]  # once, for b: c is the same news
     driver.close()
 

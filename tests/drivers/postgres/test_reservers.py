@@ -66,7 +66,9 @@ def test_a_busy_reserver_finds_jobs_that_somebody_took_in_a_transaction_that_was
     with closing(migrated(postgres_server.url)) as driver:
         driver.enqueue([job("taken"), job("first"), job("second")])
         with psycopg.connect(postgres_server.url) as other:
-            take = f"SELECT * FROM {driver._store.address.schema}.take(1e9, 'default', 1, false, NULL)"
+            take = (
+                f"SELECT * FROM {driver._store.address.schema}.take(1e9, 'default', 1, false, NULL)"
+            )
             other.execute(take.encode())
             other.rollback()
         driver.enqueue([job("busy", priority=9)])

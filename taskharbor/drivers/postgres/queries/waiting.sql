@@ -7,3 +7,6 @@ FROM th.register(%(now)s, %(topics)s::text[]);
 -- results: now, topics as above, ids -> state, reason, result, error in their order; NULLs for no such job
 SELECT state, reason, result, error
 FROM th.register(%(now)s, %(topics)s::text[]), th.jobs_by_id(%(ids)s::text[]);
+
+-- notify: topics, whether or not somebody waits, when the transaction commits
+SELECT th.notify(%(topics)s::text[]);
