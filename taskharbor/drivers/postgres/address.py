@@ -7,9 +7,10 @@ everything else goes to libpq (``sslmode``, ``target_session_attrs``, several ho
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from taskharbor.errors import ConfigurationError
 
@@ -17,6 +18,7 @@ _NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,50}\Z")
 """51 characters: with ``.results`` behind it, a channel's name must fit into 63 bytes."""
 
 _DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?\Z")
+_HOST = re.compile(r"(\[[^]]*]|[^][:]*)(:\d*)?\Z")
 
 LIBPQ_DEFAULTS = {
     "application_name": "taskharbor",
@@ -62,16 +64,17 @@ class Address:
 def parse(url: str) -> Address:
     """Raises ConfigurationError saying what is wrong with the URL."""
     parts = urlsplit(url)
+    _refuse_cut_password(parts)
     # (A plus is a plus to libpq, in a password for example.)
     query = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))
     ours = {name: query.pop(name) for name in _OURS if name in query}
     options = LIBPQ_DEFAULTS | query | _ALWAYS
-    conninfo = urlunsplit(parts._replace(query=urlencode(options, quote_via=quote)))
+    conninfo = _whole(parts, parts.netloc, options)
     shown = {name: value for name, value in query.items() if "password" not in name} | ours
     user, at, hosts = parts.netloc.rpartition("@")
     netloc = user.partition(":")[0] + at + hosts
     return Address(
-        url=urlunsplit(parts._replace(netloc=netloc, query=urlencode(shown, quote_via=quote))),
+        url=_whole(parts, netloc, shown),
         conninfo=conninfo,
         namespace=_namespace(ours.get("namespace", "taskharbor")),
         pool=_pool(ours.get("pool", str(POOL))),
@@ -82,6 +85,23 @@ def parse(url: str) -> Address:
             _one_of("pooler", ours.get("pooler", "auto"), ("auto", "yes", "no")),
         ),
     )
+
+
+def _whole(parts: SplitResult, netloc: str, query: Mapping[str, str]) -> str:
+    """(urlunsplit would leave out the slashes before a host that is not named.)"""
+    options = urlencode(query, quote_via=quote)
+    return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{options}" if options else "")
+
+
+def _refuse_cut_password(parts: SplitResult) -> None:
+    """The rest of it would be taken for a database, and shown."""
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if "@" in parts.path + parts.fragment or not all(map(_HOST.match, hosts)):
+        raise ConfigurationError(
+            "the Postgres URL can't be read (it is not shown, for it may have a password): write "
+            "postgresql://user:password@host:port/database, with what has a meaning in a URL "
+            "percent-encoded, in a password / as %2F, ? as %3F, # as %23, @ as %40 and : as %3A"
+        )
 
 
 def _namespace(name: str) -> str:

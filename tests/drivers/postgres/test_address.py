@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 
 import psycopg
+import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from taskharbor.drivers.base import Renewal, Want
 from taskharbor.drivers.postgres import connect
 from taskharbor.drivers.postgres.address import parse
+from taskharbor.errors import ConfigurationError
 from taskharbor.ids import new_id
 from taskharbor.settlement import Settlement
 from tests.drivers.postgres.support import job, migrated
@@ -23,6 +25,24 @@ def test_what_is_libpq_s_reaches_it_unchanged() -> None:
     assert options["options"] == "-c x=1"
     assert (options["host"], options["port"], options["dbname"]) == ("one,two", "1,2", "shop")
     assert (options["user"], options["sslmode"]) == ("ann", "disable")
+
+
+@pytest.mark.parametrize("secret", ["12/34", "xy/34", "xy?34", "xy#34", "1#c:d"])
+def test_a_password_that_ends_the_host_is_refused_and_not_shown(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="percent-encoded") as refused:
+        parse(f"postgresql://ann:{secret}@db.example/shop")
+    assert secret[:2] not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["", "db", "db:5432", "[::1]:5432", "[::1]", "a:1,b", "a,b:", "ann:a%2Fb@db"],
+)
+def test_hosts_are_read_as_libpq_reads_them(hosts: str) -> None:
+    url = f"postgresql://{hosts}/shop"
+    given = conninfo_to_dict(url)
+    for name in ("host", "port"):
+        assert conninfo_to_dict(parse(url).conninfo).get(name) == given.get(name)
 
 
 def test_keys_survive_in_whatever_encoding_the_database_and_its_clients_have(

@@ -120,14 +120,14 @@ def test_what_the_commit_would_check_is_checked_before_the_settle(driver: Postgr
 
 def test_a_settle_that_is_held_up_gives_up_in_time(postgres_server: PostgresServer) -> None:
     """A task's own statements may take long; that of the settle may not, nor those after it."""
-    driver = migrated(postgres_server.url, answer_seconds="0.5")
+    driver = migrated(postgres_server.url, answer_seconds="2")
     run(driver, "CREATE TABLE effects (what text)")
     reserved = reserve(driver)
     schema = driver._store.address.schema
     with psycopg.connect(postgres_server.url) as blocker:
         blocker.execute(f"SELECT FROM {schema}.leases FOR UPDATE".encode())
         with pytest.raises(StoreUnavailable, match="no answer"), driver.begin(reserved) as attempt:
-            attempt.connection.execute("SELECT pg_sleep(0.8)")
+            attempt.connection.execute("SELECT pg_sleep(2.3)")
             effect(driver, attempt.connection, "undone")
             attempt.succeed(None)
         # The statement does not wait on, with the locks of what the task did.
