@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from taskharbor import group
+from taskharbor.maintenance.leader import TERM_SECONDS
 from tests.chaos.flow_tasks import (
     FAILURE,
     doomed,
@@ -24,7 +25,10 @@ from tests.chaos.flow_tasks import (
 )
 
 LATE_SECONDS = 1.5
-"""That one half of a late flow takes; the whole of it is given as long."""
+"""What a late flow is given, and what its first job takes of it."""
+OVERTIME = int(TERM_SECONDS) + 3
+"""Jobs of a second each after that. When whoever leads is killed, flows are late for a term before
+the next one cancels them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,9 @@ def draw_failing() -> Any:
 
 def draw_late() -> Any:
     """A flow that takes longer than it is given."""
-    slow = number.s(1, LATE_SECONDS) | shift.s(2) | number.si(3, LATE_SECONDS)
+    slow = number.s(1, LATE_SECONDS) | shift.s(2)
+    for value in range(OVERTIME):
+        slow |= number.si(value, 1.0)
     return group(slow, *(number.s(value, 0.2) for value in range(10))) | never.s()
 
 
