@@ -143,5 +143,6 @@ class Conformance(
             flows=isinstance(self, Flowing),
             schedule_hints=isinstance(self, ScheduleHints),
             sharded=isinstance(self, Sharded),
+            row_locks=driver.capabilities.row_locks,
         )
         assert driver.capabilities.transactional_settle == isinstance(driver, Settles)

@@ -31,6 +31,8 @@ class Capabilities:
     same moment) are each shard's own, a call may take less than its limit and say ``more``, and
     ``enqueue`` refuses (InvalidJob) an id that is not in its key's shard: ``new_job_id`` gives one
     that is.
+    ``row_locks``: a long call holds up nobody who works on other jobs. Nothing to prove:
+    maintenance prunes in larger pages then, without resting in between.
     """
 
     shared: bool = False
@@ -41,6 +43,7 @@ class Capabilities:
     flows: bool = False
     schedule_hints: bool = False
     sharded: bool = False
+    row_locks: bool = False
 
 
 # --- enqueue ---------------------------------------------------------------------------------

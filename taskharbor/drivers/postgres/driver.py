@@ -59,6 +59,7 @@ class PostgresDriver(PostgresFlows):
         transactional_settle=True,
         migrates=True,
         flows=True,
+        row_locks=True,
     )
 
     def __init__(self, address: Address, clock: Clock | None = None) -> None:

@@ -216,6 +216,35 @@ def test_many_expired_leases_are_reaped_page_by_page(shop: Shop) -> None:
 # --- pruner --------------------------------------------------------------------------------------
 
 
+def test_where_long_calls_hold_up_nobody_pages_grow_while_there_is_more(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    left = 4 * pruner.PAGE
+
+    def prune(driver: object, limit: int) -> int:
+        nonlocal left
+        asked.append(limit)
+        pruned = min(limit, left)
+        left -= pruned
+        return pruned
+
+    monkeypatch.setattr(type(shop.driver), "prune", prune)
+    able = replace(shop.driver.capabilities, row_locks=True)
+    monkeypatch.setattr(shop.driver, "capabilities", able)
+    monkeypatch.setattr(pruner, "PAGE_SECONDS", 60.0)
+    duty = Pruner(shop.driver)
+    for _ in range(3):
+        duty.step(duty.look_at)
+    assert asked == [pruner.PAGE, 2 * pruner.PAGE, 4 * pruner.PAGE]
+    assert duty.look_at > pruner.LOOK_SECONDS  # the last page was not full
+    left = 10 * pruner.PAGE
+    monkeypatch.setattr(pruner, "PAGE_SECONDS", -1.0)
+    for _ in range(3):
+        duty.step(duty.look_at)
+    assert asked[3:] == 3 * [pruner.PAGE]
+
+
 def test_old_records_are_pruned_page_by_page(shop: Shop) -> None:
     number = pruner.PAGE + 5
     shop.enqueue(number, retention=Retention(succeeded=10.0))
