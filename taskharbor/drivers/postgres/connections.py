@@ -48,6 +48,13 @@ MOST_ROWS_KEPT = 8
 MOST_BLOCKS_KEPT = 256
 """For an application with a queue for each of its customers."""
 
+CANCEL_SECONDS = 2.0
+"""A server that does not even take this request does nothing else for us either."""
+
+ISOLATION = "read committed"
+"""What the functions are written for: an exchange whose snapshot is as old as its beginning would
+not see a job that came meanwhile, and forget the block in which it is."""
+
 
 class OpenBlock(NamedTuple):
     """A block of ``ready`` that is open for a queue and priority, of the tables with this number.
@@ -56,14 +63,6 @@ class OpenBlock(NamedTuple):
     number: int
     tables: int
     looked_at: float
-
-
-CANCEL_SECONDS = 2.0
-"""A server that does not even take this request does nothing else for us either."""
-
-ISOLATION = "read committed"
-"""What the functions are written for: an exchange whose snapshot is as old as its beginning would
-not see a job that came meanwhile, and forget the block in which it is."""
 
 
 class Connection(psycopg.Connection[TupleRow]):
