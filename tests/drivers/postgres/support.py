@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from taskharbor.clock import Clock
@@ -10,6 +11,8 @@ from taskharbor.ids import new_id
 from taskharbor.message import Call, Message, write_body
 
 BODY = write_body(Call(b"payload"))
+PATIENT = {"connect_timeout": "60", "answer_seconds": "60"}
+"""A machine that is busy with other tests is slow, not away."""
 
 
 def a_namespace() -> str:
@@ -18,10 +21,23 @@ def a_namespace() -> str:
 
 def migrated(url: str, *, clock: Clock | None = None, **options: str) -> PostgresDriver:
     """A driver on a schema of its own."""
-    query = "&".join(f"{name}={value}" for name, value in options.items())
-    driver = connect(f"{url}?namespace={a_namespace()}&{query}".rstrip("&"), clock=clock)
+    query = _query(PATIENT | options)
+    driver = connect(f"{url}?namespace={a_namespace()}&{query}", clock=clock)
     driver.migrate()
     return driver
+
+
+def beside(
+    driver: PostgresDriver, *, url: str = "", clock: Clock | None = None, **options: str
+) -> PostgresDriver:
+    """Another driver on the schema of ``driver``, over ``url`` if that one leads there as well."""
+    own, _, query = driver.url.partition("?")
+    # (Of two values for one option the last one holds.)
+    return connect(f"{url or own}?{query}&{_query(options)}".rstrip("&"), clock=clock)
+
+
+def _query(options: Mapping[str, str]) -> str:
+    return "&".join(f"{name}={value}" for name, value in options.items())
 
 
 def job(job_id: str, **fields: Any) -> Message:

@@ -64,12 +64,12 @@ def test_with_notify_off_nobody_listens_and_jobs_are_found(
         closing(deaf) as driver,
         psycopg.connect(postgres_server.url, autocommit=True) as look,
     ):
-        waiter = threading.Thread(target=driver.wait, args=(("default",), 60.0))
+        waiter = threading.Thread(target=driver.wait, args=(("default",), 3600.0), daemon=True)
         waiter.start()
         looks = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'deaf'"
         wait_until(lambda: look.execute(looks).fetchone() != (0,), what="it to look")
         driver.enqueue([job("a")])
-        waiter.join(40)
+        waiter.join(90)
         assert not waiter.is_alive()
         assert driver._waiting._ear._thread is None
         table = f"SELECT count(*) FROM {driver._store.address.schema}.waiters"

@@ -1,15 +1,17 @@
 """A server that is gone, full, read-only or in the way: which error, and that it works again."""
 
+from contextlib import closing
+
 import psycopg
 import pytest
 
 from taskharbor.drivers.base import Want
-from taskharbor.drivers.postgres import PostgresDriver, connect
+from taskharbor.drivers.postgres import PostgresDriver, connect, connections
 from taskharbor.errors import StoreError, StoreReadOnly, StoreUnavailable
 from taskharbor.lease import Verdict
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
-from tests.drivers.postgres.support import job, migrated
+from tests.drivers.postgres.support import beside, job, migrated
 from tests.proxy import TcpProxy
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
@@ -25,7 +27,7 @@ def run(server: PostgresServer, statement: str, *arguments: object) -> None:
 def terminate(server: PostgresServer, name: str) -> None:
     run(
         server,
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s",
+        "SELECT pg_terminate_backend(pid, 90000) FROM pg_stat_activity WHERE application_name = %s",
         name,
     )
 
@@ -89,7 +91,14 @@ def test_too_many_connections_is_an_outage() -> None:
             driver.enqueue([job("a")])
         for connection in taken:
             connection.close()
-        assert driver.enqueue([job("a")])[0].created
+
+        def is_let_in() -> bool:
+            try:
+                return driver.enqueue([job("a")])[0].created
+            except StoreUnavailable:  # the server has not noticed yet that those have left
+                return False
+
+        wait_until(is_let_in, what="a connection")
         driver.close()
 
 
@@ -105,24 +114,28 @@ def test_a_server_that_became_read_only_is_left(postgres_server: PostgresServer)
 
 
 def test_a_statement_timeout_is_an_outage(postgres_server: PostgresServer) -> None:
-    driver = migrated(postgres_server.url, options="-c%20statement_timeout=3000")
+    driver = migrated(postgres_server.url)
     driver.enqueue([job("a")])
+    hurried = beside(driver, options="-c%20statement_timeout=1000")
     with psycopg.connect(postgres_server.url) as blocker:
         blocker.execute(f"LOCK TABLE {driver._store.address.schema}.ready".encode())
         with pytest.raises(StoreUnavailable, match="statement timeout"):
-            driver.exchange("holder", (), WANT)
+            hurried.exchange("holder", (), WANT)
     assert len(driver.exchange("holder", (), WANT).reserved) == 1
+    hurried.close()
     driver.close()
 
 
 def test_calls_that_are_given_up_do_not_wait_on_at_the_server(
-    postgres_server: PostgresServer,
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock that is held for minutes would otherwise take one more session for each new try."""
-    driver = migrated(postgres_server.url, answer_seconds="2", application_name="patient")
+    monkeypatch.setattr(connections, "CANCEL_SECONDS", 60.0)
+    driver = migrated(postgres_server.url)
     driver.enqueue([job("a")])
+    hurried = beside(driver, answer_seconds="2", application_name="hurried")
     waiting = (
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'patient'"
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hurried'"
         " AND wait_event_type = 'Lock'"
     )
     with (
@@ -132,28 +145,33 @@ def test_calls_that_are_given_up_do_not_wait_on_at_the_server(
         blocker.execute(f"LOCK TABLE {driver._store.address.schema}.ready".encode())
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="no answer"):
-                driver.exchange("holder", (), WANT)
+                hurried.exchange("holder", (), WANT)
         wait_until(lambda: look.execute(waiting).fetchone() == (0,), what="the calls to end")
     assert len(driver.exchange("holder", (), WANT).reserved) == 1
+    hurried.close()
     driver.close()
 
 
 def test_a_server_that_hangs_with_open_sockets_is_an_outage(
     postgres_server: PostgresServer,
 ) -> None:
-    with TcpProxy.before(postgres_server.url) as proxy:
-        driver = migrated(proxy.url, answer_seconds="3.5")
-        driver.enqueue([job("a")])
+    driver = migrated(postgres_server.url)
+    driver.enqueue([job("a")])
+    with (
+        TcpProxy.before(postgres_server.url) as proxy,
+        closing(beside(driver, url=proxy.url, answer_seconds="3.5")) as hurried,
+    ):
+        assert hurried.held("holder") == []
         proxy.stall()
         with pytest.raises(StoreUnavailable, match=r"no answer within 3\.5 s"):
-            driver.exchange("holder", (), WANT)
+            hurried.exchange("holder", (), WANT)
         proxy.heal()
         # Nothing was reserved, or, when the request arrives after all, without our knowing.
         wait_until(
             lambda: driver.held("holder") or driver.exchange("holder", (), WANT).reserved,
             what="the job to be there",
         )
-        driver.close()
+    driver.close()
 
 
 @pytest.mark.parametrize(

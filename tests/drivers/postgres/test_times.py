@@ -9,7 +9,6 @@ import psycopg
 
 from taskharbor.drivers.base import Want
 from taskharbor.settlement import Settlement
-from taskharbor.states import State
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
@@ -42,24 +41,3 @@ def test_a_reserve_that_had_to_wait_gives_leases_from_when_it_took_the_jobs(
         assert ended.reserved_at is not None
         assert ended.reserved_at >= attempt.ended_at
         assert [each.reserved_at for each in reply.reserved] == [ended.reserved_at]
-
-
-def test_a_cancel_finds_a_job_that_becomes_due_meanwhile(postgres_server: PostgresServer) -> None:
-    """It is neither where it was when the cancel began, nor finished."""
-    with (
-        closing(migrated(postgres_server.url)) as driver,
-        psycopg.connect(postgres_server.url) as scheduler,
-        psycopg.connect(postgres_server.url, autocommit=True) as look,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        driver.enqueue([job("a", delay=600.0)])
-        promote = f"SELECT moved FROM {driver._store.address.schema}.promote(1e10, NULL, 10)"
-        assert scheduler.execute(promote.encode()).fetchone() == (1,)
-        answer = pool.submit(driver.cancel, ["a"])
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        wait_until(lambda: look.execute(waiting).fetchone() != (0,), what="the cancel to wait")
-        scheduler.commit()
-        assert answer.result(90) == ["cancelled"]
-        found = driver.get("a")
-        assert found is not None
-        assert found.state is State.CANCELLED

@@ -62,7 +62,7 @@ class Shop:
 
     def terminate(self, connection: psycopg.Connection) -> None:
         (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
-        self.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        self.execute(f"SELECT pg_terminate_backend({pid}, 90000)")
 
     def reserve(self) -> Reservation:
         (job,) = self.driver.exchange("holder", (), Want(("default",), 1, 60.0)).reserved

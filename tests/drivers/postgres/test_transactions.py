@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from threading import Thread
 
 import psycopg
 import pytest
 
+from taskharbor.clock import ManualClock
 from taskharbor.drivers.base import Renewal, Transactional, Want
-from taskharbor.drivers.postgres import PostgresDriver, connect
+from taskharbor.drivers.postgres import PostgresDriver, connect, connections
 from taskharbor.errors import (
     JobNotRunning,
     LeaseExpired,
@@ -23,7 +24,7 @@ from taskharbor.errors import (
 from taskharbor.lease import Guard, Reservation, Verdict
 from taskharbor.settlement import Settlement
 from taskharbor.states import Reason, State
-from tests.drivers.postgres.support import job, migrated
+from tests.drivers.postgres.support import beside, job, migrated
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -118,15 +119,19 @@ def test_what_the_commit_would_check_is_checked_before_the_settle(driver: Postgr
     assert (effects(driver), state(driver)) == (["once"], State.READY)
 
 
-def test_a_settle_that_is_held_up_gives_up_in_time(postgres_server: PostgresServer) -> None:
+def test_a_settle_that_is_held_up_gives_up_in_time(
+    driver: PostgresDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task's own statements may take long; that of the settle may not, nor those after it."""
-    driver = migrated(postgres_server.url, answer_seconds="2")
-    run(driver, "CREATE TABLE effects (what text)")
+    monkeypatch.setattr(connections, "CANCEL_SECONDS", 60.0)
     reserved = reserve(driver)
     schema = driver._store.address.schema
-    with psycopg.connect(postgres_server.url) as blocker:
+    with (
+        closing(beside(driver, answer_seconds="2")) as hurried,
+        psycopg.connect(driver._store.address.conninfo) as blocker,
+    ):
         blocker.execute(f"SELECT FROM {schema}.leases FOR UPDATE".encode())
-        with pytest.raises(StoreUnavailable, match="no answer"), driver.begin(reserved) as attempt:
+        with pytest.raises(StoreUnavailable, match="no answer"), hurried.begin(reserved) as attempt:
             attempt.connection.execute("SELECT pg_sleep(2.3)")
             effect(driver, attempt.connection, "undone")
             attempt.succeed(None)
@@ -137,7 +142,6 @@ def test_a_settle_that_is_held_up_gives_up_in_time(postgres_server: PostgresServ
         effect(driver, attempt.connection, "done")
         attempt.succeed(None)
     assert (effects(driver), state(driver)) == (["done"], State.SUCCEEDED)
-    driver.close()
 
 
 # --- leases that were lost ------------------------------------------------------------------------
@@ -202,21 +206,24 @@ def test_a_worker_that_was_taken_for_dead_does_not_hear_already(driver: Postgres
 
 
 def test_the_reaper_waits_for_a_commit_that_is_under_way(driver: PostgresDriver) -> None:
-    reserved = reserve(driver, seconds=5.0)
+    clock = ManualClock()
     answers = []
-    lost = Settlement.retry("a", reserved.fence, delay=0.0, error=None, guard=Guard.EXPIRED)
+    with closing(beside(driver, clock=clock)) as timed:
+        reserved = reserve(timed, seconds=30.0)
+        lost = Settlement.retry("a", reserved.fence, delay=0.0, error=None, guard=Guard.EXPIRED)
 
-    def reap() -> None:
-        answers.extend(driver.exchange("reaper", [lost]).settled)
+        def reap() -> None:
+            answers.extend(timed.exchange("reaper", [lost]).settled)
 
-    with driver.begin(reserved) as transaction:
-        effect(driver, transaction.connection, "in time")
-        transaction.succeed(None)
-        wait_until(lambda: driver.expired(1), what="the end of the lease")
-        reaper = Thread(target=reap)
-        reaper.start()
-        wait_until(lambda: waits_for_a_lock(driver), what="the reaper to wait")
-    reaper.join()
+        with timed.begin(reserved) as transaction:
+            effect(driver, transaction.connection, "in time")
+            transaction.succeed(None)
+            clock.advance(31.0)
+            assert [one.id for one in timed.expired(1)] == ["a"]
+            reaper = Thread(target=reap)
+            reaper.start()
+            wait_until(lambda: waits_for_a_lock(driver), what="the reaper to wait")
+        reaper.join()
     assert [answer.verdict for answer in answers] == [Verdict.NOT_RUNNING]
     assert (effects(driver), state(driver)) == (["in time"], State.SUCCEEDED)
 
@@ -231,17 +238,19 @@ def waits_for_a_lock(driver: PostgresDriver) -> bool:
 @through_a_pooler_too
 def test_heartbeats_go_through_a_long_transaction(driver: PostgresDriver) -> None:
     """The settle is the first and last to lock anything of the job."""
-    reserved = reserve(driver, seconds=4.0)
-    began = time.monotonic()
-    with driver.begin(reserved) as transaction:
-        effect(driver, transaction.connection, "long")
-        # One that waited for the transaction's locks would do so for ever.
-        while time.monotonic() - began < 5.0:
-            renewal = Renewal("a", reserved.fence, saved=b"half")
-            (extended,) = driver.extend("holder", [renewal], 4.0)
-            assert extended.verdict is Verdict.APPLIED
-            assert driver.cancel(["a"]) == ["requested"]
-        transaction.succeed(None)
+    clock = ManualClock()
+    with closing(beside(driver, clock=clock)) as timed:
+        reserved = reserve(timed, seconds=30.0)
+        with timed.begin(reserved) as transaction:
+            effect(driver, transaction.connection, "long")
+            # One that waited for the transaction's locks would do so for ever.
+            for _ in range(5):
+                clock.advance(20.0)
+                renewal = Renewal("a", reserved.fence, saved=b"half")
+                (extended,) = timed.extend("holder", [renewal], 30.0)
+                assert extended.verdict is Verdict.APPLIED
+                assert timed.cancel(["a"]) == ["requested"]
+            transaction.succeed(None)
     assert (effects(driver), state(driver)) == (["long"], State.SUCCEEDED)
 
 
@@ -304,29 +313,27 @@ def leave_a_pipeline(connection: psycopg.Connection) -> object:
 
 @pytest.mark.parametrize("leave", [leave_a_stream, leave_a_copy, leave_a_pipeline])
 def test_what_a_task_left_half_done_is_refused(
-    postgres_server: PostgresServer, leave: Callable[[psycopg.Connection], object]
+    driver: PostgresDriver, leave: Callable[[psycopg.Connection], object]
 ) -> None:
     """Its worker would wait for it in the same thread, with a heartbeat that keeps the lease."""
-    driver = migrated(postgres_server.url, answer_seconds="2")
-    run(driver, "CREATE TABLE effects (what text)")
     reserved = reserve(driver)
-    with (
-        pytest.raises(psycopg.ProgrammingError, match="half done"),
-        driver.begin(reserved) as transaction,
-    ):
-        effect(driver, transaction.connection, "never")
-        left = leave(transaction.connection)
-        transaction.succeed(None)
-    with driver.begin(reserved) as transaction:
-        effect(driver, transaction.connection, "never")
-        left = leave(transaction.connection)
-        transaction.verify()
-    del left
+    with closing(beside(driver, answer_seconds="3.5")) as hurried:
+        with (
+            pytest.raises(psycopg.ProgrammingError, match="half done"),
+            hurried.begin(reserved) as transaction,
+        ):
+            effect(driver, transaction.connection, "never")
+            left = leave(transaction.connection)
+            transaction.succeed(None)
+        with hurried.begin(reserved) as transaction:
+            effect(driver, transaction.connection, "never")
+            left = leave(transaction.connection)
+            transaction.verify()
+        del left
     with driver.begin(reserved) as transaction:
         effect(driver, transaction.connection, "done")
         transaction.succeed(None)
     assert (effects(driver), state(driver)) == (["done"], State.SUCCEEDED)
-    driver.close()
 
 
 def test_a_task_that_prepares_its_transaction_is_found_out(driver: PostgresDriver) -> None:
@@ -449,7 +456,7 @@ def test_what_a_job_sets_for_the_session_ends_with_it(postgres_server: PostgresS
 
 def terminate(driver: PostgresDriver, connection: psycopg.Connection) -> None:
     (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (0,)
-    run(driver, f"SELECT pg_terminate_backend({pid}, 5000)")
+    run(driver, f"SELECT pg_terminate_backend({pid}, 90000)")
 
 
 @through_a_pooler_too
