@@ -6,12 +6,13 @@
 -- its position from 1, the id of the one that is there, and whether their digests are equal.
 --
 -- Ids and keys are written in one order by everybody. A concurrent enqueue of the same id or key waits
--- for our commit in its INSERT; what it lost is found by the statements after that. If that job is gone
--- again by then, the call fails as a serialization failure does: to be sent again.
+-- for our commit in its INSERT; what it lost is found by the statements after that. What is gone again by
+-- then is tried `p_again` times more; after that, the call fails as a serialization failure does.
 CREATE FUNCTION th.enqueue(p_now double precision, p_always boolean, p_ids text[], p_queues text[],
     p_tasks text[], p_priorities smallint[], p_dues double precision[], p_delays double precision[],
     p_expire_ins double precision[], p_expire_ats double precision[], p_keeps double precision[],
-    p_keys text[], p_key_seconds double precision[], p_digests bytea[], p_bodies bytea[])
+    p_keys text[], p_key_seconds double precision[], p_digests bytea[], p_bodies bytea[],
+    p_again integer DEFAULT 5)
 RETURNS TABLE (item integer, id text, same boolean)
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
@@ -26,6 +27,9 @@ DECLARE
     ranks smallint[];
     blocks bigint[];
     topics text[];
+    items integer[];  -- those that were not made
+    there text[];
+    sames boolean[];
 BEGIN
     IF cardinality(p_keys) > 0 THEN
         made := th.take_keys(at, p_ids, p_queues, p_keys, p_key_seconds, seqs);
@@ -83,18 +87,23 @@ BEGIN
         WHERE seq = ANY (seqs) AND seq <> ALL (coalesce(made, '{}')) AND (queue, key) IN (
             SELECT coalesce(q, p_queues[1]), k FROM unnest(p_queues, p_keys) u (q, k));
     END IF;
-    RETURN QUERY
-    SELECT u.ord::integer, coalesce(j.id, k.id),
-        coalesce(j.digest, k.digest) = coalesce(u.digest, p_digests[1])
+    SELECT array_agg(u.ord::integer), array_agg(coalesce(j.id, k.id)),
+        array_agg(coalesce(j.digest, k.digest) = coalesce(u.digest, p_digests[1]))
+    INTO items, there, sames
     FROM unnest(p_ids, p_queues, p_keys, p_digests) WITH ORDINALITY u (id, queue, key, digest, ord)
     LEFT JOIN th.jobs j ON j.id = u.id
     LEFT JOIN LATERAL (SELECT o.id, o.digest FROM th.keys h JOIN th.jobs o USING (seq)
         WHERE h.queue = coalesce(u.queue, p_queues[1]) AND h.key = u.key LIMIT 1) k ON true
     WHERE seqs[u.ord] NOT IN (SELECT unnest(made));
-    IF EXISTS (SELECT FROM unnest(p_ids, p_queues, p_keys) u (id, queue, key)
-            WHERE NOT EXISTS (SELECT FROM th.jobs j WHERE j.id = u.id)
-            AND NOT EXISTS (SELECT FROM th.keys k JOIN th.jobs o USING (seq)
-                WHERE k.queue = coalesce(u.queue, p_queues[1]) AND k.key = u.key)) THEN
+    IF array_position(there, NULL) IS NULL THEN
+        RETURN QUERY SELECT * FROM unnest(items, there, sames);
+    ELSIF p_again > 0 THEN
+        RETURN QUERY SELECT a.item, a.id, a.same
+        FROM th.enqueue(p_now, p_always, p_ids, p_queues, p_tasks, p_priorities, p_dues, p_delays,
+            p_expire_ins, p_expire_ats, p_keeps, p_keys, p_key_seconds, p_digests, p_bodies,
+            p_again - 1) a
+        WHERE a.item = ANY (items);
+    ELSE
         RAISE serialization_failure USING MESSAGE = 'a job with this id or key was just deleted';
     END IF;
 END $$;
@@ -130,7 +139,8 @@ BEGIN
 END $$;
 
 -- Take the keys of the jobs whose ids are new; the seqs of those to be made: the first of each id, if
--- it has no key, or got it.
+-- it has no key, or got it. A key that another job holds is left alone: to try for it would lock it until
+-- our commit, and who ends that job, and frees the key with it, would wait for a caller's transaction.
 CREATE FUNCTION th.take_keys(p_now double precision, p_ids text[], p_queues text[], p_keys text[],
     p_key_seconds double precision[], p_seqs bigint[]) RETURNS bigint[]
 LANGUAGE sql AS $$
@@ -142,7 +152,11 @@ LANGUAGE sql AS $$
         WHERE (SELECT true FROM th.jobs j WHERE j.id = u.id) IS NULL
         ORDER BY u.id, u.ord
     ), first AS (
-        SELECT DISTINCT ON (queue, key) ord, queue, key, seconds FROM fresh WHERE key IS NOT NULL
+        SELECT DISTINCT ON (queue, key) ord, queue, key, seconds FROM fresh
+        WHERE key IS NOT NULL AND (
+            -- (The one who takes a key over sees it twice under REPEATABLE READ.)
+            SELECT true FROM th.keys k WHERE k.queue = fresh.queue AND k.key = fresh.key
+            AND (k.free_at IS NULL OR p_now < k.free_at) LIMIT 1) IS NULL
         ORDER BY queue, key, ord
     ), taken AS (
         INSERT INTO th.keys AS k (queue, key, seq, free_at)
@@ -241,6 +255,16 @@ BEGIN
     now := at;
 END $$;
 
+-- Whether nobody else has the key of this job locked, in which case we do: a caller's transaction keeps the
+-- lock of a key that it took over for as long as it likes, and prune must not wait for it.
+CREATE FUNCTION th.key_is_free(p_queue text, p_key text, p_seq bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM th.keys WHERE queue = p_queue AND key = p_key AND seq = p_seq FOR UPDATE SKIP LOCKED;
+    RETURN FOUND OR NOT EXISTS (
+        SELECT FROM th.keys WHERE queue = p_queue AND key = p_key AND seq = p_seq);
+END $$;
+
 -- What is over since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the next
 -- time. What comes to lie before that (its transaction was slow, a clock was set back) is found by a call
 -- from NULL. The way from there may be long: over all that was pruned while somebody holds an old snapshot.
@@ -256,16 +280,16 @@ DECLARE
     removed integer;
 BEGIN
     WITH over AS (
-        SELECT seq FROM th.ended
-        WHERE prune_at >= coalesce(p_from, '-infinity') AND prune_at <= at ORDER BY prune_at
-        LIMIT p_limit FOR UPDATE SKIP LOCKED
+        SELECT e.seq, j.queue FROM th.ended e JOIN th.jobs j USING (seq)
+        WHERE e.prune_at >= coalesce(p_from, '-infinity') AND e.prune_at <= at
+        AND (j.key IS NULL OR th.key_is_free(j.queue, j.key, j.seq))
+        ORDER BY e.prune_at LIMIT p_limit FOR UPDATE OF e SKIP LOCKED
     ), gone AS (
         DELETE FROM th.ended e USING over o WHERE e.seq = o.seq
-        RETURNING e.seq, e.state, e.prune_at
+        RETURNING e.seq, o.queue, e.state, e.prune_at
     ), counted AS (
         INSERT INTO th.counts (queue, state, jobs)
-        SELECT j.queue, g.state, -count(*) FROM gone g JOIN th.jobs j USING (seq)
-        GROUP BY j.queue, g.state
+        SELECT queue, state, -count(*) FROM gone GROUP BY queue, state
     )
     SELECT array_agg(seq), max(prune_at) FROM gone INTO seqs, upto;
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (seqs)));
