@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
 import psycopg
 from psycopg import generators, pq
+from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 
 Rows = list[tuple[Any, ...]]
@@ -48,8 +49,8 @@ class Sender:
     ``patience``: seconds to wait for an answer, or for more of it; None: for ever.
     """
 
-    __slots__ = ("_connection", "_names", "_pgconn", "_poll", "_prepares", "_sent", "_transformer",
-                 "patience")  # fmt: skip
+    __slots__ = ("_connection", "_names", "_pgconn", "_poll", "_prepared", "_prepares", "_sent",
+                 "_transformer", "patience")  # fmt: skip
 
     def __init__(self, connection: psycopg.Connection[Any], *, prepares: bool) -> None:
         self.patience: float | None = None
@@ -61,6 +62,7 @@ class Sender:
         self._prepares = prepares
         self._sent: dict[tuple[Statement, tuple[int, ...]], int] = {}
         self._names: dict[tuple[Statement, tuple[int, ...]], bytes] = {}
+        self._prepared = 0  # so many, of which some may be lost
 
     def run(self, statement: Statement, arguments: Mapping[str, Any]) -> Rows:
         """The rows of the answer. Raises psycopg's errors."""
@@ -68,12 +70,7 @@ class Sender:
         values = [arguments[name] for name in statement.names]
         params = transformer.dump_sequence(values, statement.formats)
         types, formats = transformer.types or (), transformer.formats
-        if name := self._name(statement, types):
-            self._pgconn.send_query_prepared(name, params, formats, pq.Format.BINARY)
-        else:
-            text = statement.text
-            self._pgconn.send_query_params(text, params, types, formats, pq.Format.BINARY)
-        result = self._result()
+        result = self._send(statement, types, params, formats)
         if not result.nfields:
             return []
         try:
@@ -81,6 +78,25 @@ class Sender:
             return transformer.load_rows(0, result.ntuples, tuple)
         finally:
             transformer.set_pgresult(None)  # it may be large
+
+    def _send(
+        self,
+        statement: Statement,
+        types: tuple[int, ...],
+        params: Sequence[Buffer | None],
+        formats: Sequence[pq.Format] | None,
+    ) -> pq.abc.PGresult:
+        if name := self._name(statement, types):
+            self._pgconn.send_query_prepared(name, params, formats, pq.Format.BINARY)
+            try:
+                return self._result()
+            except psycopg.errors.InvalidSqlStatementName:
+                # psycopg, which prepares some as well, says DEALLOCATE ALL after a rollback.
+                self._names.clear()
+                self._sent.clear()
+        text = statement.text
+        self._pgconn.send_query_params(text, params, types, formats, pq.Format.BINARY)
+        return self._result()
 
     def _name(self, statement: Statement, types: tuple[int, ...]) -> bytes | None:
         """What it was prepared as, which is done now if it is time to; None: not yet."""
@@ -92,7 +108,8 @@ class Sender:
         self._sent[key] = self._sent.get(key, 0) + 1
         if self._sent[key] <= PREPARE_AFTER:
             return None
-        name = b"th_%d" % len(self._names)
+        self._prepared += 1
+        name = b"th_%d" % self._prepared
         self._pgconn.send_prepare(name, statement.text, param_types=types)
         self._result()
         self._names[key] = name
