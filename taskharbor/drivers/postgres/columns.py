@@ -96,14 +96,19 @@ _NOTHING: dict[str, Any] = {"quick": False} | dict.fromkeys(
 )  # fmt: skip
 
 
-def of_ids(job_ids: Sequence[str]) -> Texts:
+def of_ids(names: Sequence[str]) -> Texts:
     """Job ids or queues as Postgres can hold them; "" (nobody's) for what no store would hold."""
-    return Texts([job_id if job_id.isprintable() else "" for job_id in job_ids])
+    return Texts([name if name.isprintable() else "" for name in names])
 
 
-def of_name(name: str | None) -> str | None:
-    """The name of a queue or a task to look for, as ``of_ids`` has ids."""
-    return name if name is None or name.isprintable() else ""
+def of_id(name: str) -> str:
+    """One, as ``of_ids`` has them."""
+    return name if name.isprintable() else ""
+
+
+def of_filter(name: str | None) -> str | None:
+    """The same of a queue or a task to look for; None: whichever."""
+    return None if name is None else of_id(name)
 
 
 def of_fences(fences: Sequence[int]) -> Bigints:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -159,7 +158,6 @@ class Connections:
         for _ in range(address.pool):
             self._free.put(None)
         self._idle: list[Connection] = []
-        self._lock = threading.Lock()
         self._closed = False
 
     @property
@@ -206,12 +204,15 @@ class Connections:
     def give_back(self, connection: Connection) -> None:
         try:
             # (.info would make two objects to say so.)
-            if not self._closed and connection.pgconn.transaction_status == TransactionStatus.IDLE:
-                connection.free_since = time.monotonic()
-                self._idle.append(connection)
-                self._close_unneeded(connection.free_since)
-            else:
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
                 connection.abandon()
+                return
+            connection.free_since = time.monotonic()
+            self._idle.append(connection)
+            if self._closed:  # looked at last: whoever closes us now finds the connection there
+                self.drop_idle()
+            else:
+                self._close_unneeded(connection.free_since)
         finally:
             self._free.put(None)
 
@@ -262,10 +263,8 @@ class Connections:
             connection.prepare_threshold = PREPARE_AFTER
 
     def drop_idle(self) -> None:
-        """Forget connections that wait here: the server that they lead to is not the right one."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
+        """Close those that are not lent."""
+        while connection := self._given_back_last():
             connection.close()
 
     def close(self) -> None:

@@ -197,7 +197,7 @@ class PostgresDriver(PostgresFlows):
     # --- operators -------------------------------------------------------------------------------
 
     def get(self, job_id: str) -> Job | None:
-        return inspector.get(self._store, columns.of_ids([job_id])[0])
+        return inspector.get(self._store, columns.of_id(job_id))
 
     def list_jobs(self, where: JobFilter, *, cursor: str | None = None, limit: int = 100) -> Page:
         return inspector.list_jobs(self._store, where, cursor, limit)
@@ -220,7 +220,7 @@ class PostgresDriver(PostgresFlows):
             now=self._store.now,
             ids=columns.of_ids(job_ids),
             states=[state.value for state in states],
-            queue=columns.of_name(queue),
+            queue=columns.of_filter(queue),
             eta=eta,
             delay=delay,
             reset=reset_attempts,

@@ -16,10 +16,10 @@ from taskharbor.drivers.flows import (
     FlowPage,
     Input,
 )
-from taskharbor.drivers.postgres import columns, rows
+from taskharbor.drivers.postgres import columns, cursors, rows
 from taskharbor.drivers.postgres.enqueue import joined
 from taskharbor.drivers.postgres.store import Store
-from taskharbor.errors import InvalidCursor, InvalidJob
+from taskharbor.errors import InvalidJob
 from taskharbor.flow.plan import Edge, EdgeKind, Part
 from taskharbor.states import Reason, State
 
@@ -49,7 +49,7 @@ class PostgresFlows:
         return FlowEnqueued(*answer)
 
     def inputs(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[Input]:
-        found = self._store.rows("inputs", id=columns.of_ids([job_id])[0], after=after, limit=limit)
+        found = self._store.rows("inputs", id=columns.of_id(job_id), after=after, limit=limit)
         inputs = []
         for position, source, *outcome in found:
             stands = rows.to_outcome(tuple(outcome))
@@ -59,35 +59,33 @@ class PostgresFlows:
 
     def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
         found = self._store.rows(
-            "input_results", id=columns.of_ids([job_id])[0], after=after, until=after + limit
+            "input_results", id=columns.of_id(job_id), after=after, until=after + limit
         )
         places = enumerate(found, after + 1)
         return [result for place, (position, result) in places if position == place]
 
     def flow(self, flow_id: str) -> FlowInfo | None:
-        found = self._store.rows("flow", id=columns.of_ids([flow_id])[0])
+        found = self._store.rows("flow", id=columns.of_id(flow_id))
         return rows.to_flow(found[0][1:]) if found else None
 
     def list_flows(self, *, cursor: str | None = None, limit: int = 100) -> FlowPage:
-        before = None if cursor is None else _numbers(cursor, 1)[0]
+        before = None if cursor is None else cursors.read(cursor, 1)[0]
         found = self._store.rows("list_flows", before=before, limit=limit + 1)
         flows = [rows.to_flow(row[1:]) for row in found[:limit]]
-        return FlowPage(flows, str(found[limit - 1][0]) if len(found) > limit else None)
+        return FlowPage(flows, cursors.write(found[limit - 1][0]) if len(found) > limit else None)
 
     def flow_nodes(self, flow_id: str, *, after: int = -1, limit: int = 1000) -> list[FlowNode]:
-        found = self._store.rows(
-            "flow_nodes", id=columns.of_ids([flow_id])[0], after=after, limit=limit
-        )
+        found = self._store.rows("flow_nodes", id=columns.of_id(flow_id), after=after, limit=limit)
         return [
             FlowNode(number, job_id, task, State(state), Reason(reason), *rest)
             for number, job_id, task, state, reason, *rest in found
         ]
 
     def flow_edges(self, flow_id: str, *, cursor: str | None = None, limit: int = 1000) -> EdgePage:
-        target, position = (0, 0) if cursor is None else _numbers(cursor, 2)
+        target, position = (0, 0) if cursor is None else cursors.read(cursor, 2)
         found = self._store.rows(
             "flow_edges",
-            id=columns.of_ids([flow_id])[0],
+            id=columns.of_id(flow_id),
             target=target,
             position=position,
             limit=limit + 1,
@@ -99,20 +97,20 @@ class PostgresFlows:
         if len(found) <= limit:
             return EdgePage(edges, None)
         target, position, *_ = found[limit - 1]
-        return EdgePage(edges, f"{target}.{position}")
+        return EdgePage(edges, cursors.write(target, position))
 
     def cancel_flow(self, flow_id: str, reason: Reason = Reason.OPERATOR) -> CancelVerdict:
         ((verdict,),) = self._store.rows(
             "cancel_flow",
             now=self._store.now,
-            id=columns.of_ids([flow_id])[0],
+            id=columns.of_id(flow_id),
             reason=reason.value,
         )
         return CancelVerdict(verdict)
 
     def delete_flow(self, flow_id: str) -> DeleteVerdict:
         ((verdict,),) = self._store.rows(
-            "delete_flow", now=self._store.now, id=columns.of_ids([flow_id])[0]
+            "delete_flow", now=self._store.now, id=columns.of_id(flow_id)
         )
         return DeleteVerdict(verdict)
 
@@ -162,15 +160,3 @@ def of_part(part: Part) -> dict[str, Any]:
 
 def _floats(values: list[float | None]) -> list[float | None]:
     return [None if value is None else float(value) for value in values]
-
-
-def _numbers(cursor: str, count: int) -> list[int]:
-    """Raises InvalidCursor."""
-    numbers = cursor.split(".")
-    if len(numbers) != count or not all(
-        one.isascii() and one.isdecimal() and len(one) < 19 for one in numbers
-    ):
-        raise InvalidCursor(
-            f"the cursor {cursor!r} was not given out by this store; begin again without one"
-        )
-    return [int(one) for one in numbers]

@@ -7,9 +7,8 @@ from typing import Any
 
 from taskharbor import defaults
 from taskharbor.drivers.base import DeleteVerdict, Job, JobFilter, Page
-from taskharbor.drivers.postgres import columns, rows
+from taskharbor.drivers.postgres import columns, cursors, rows
 from taskharbor.drivers.postgres.store import Store
-from taskharbor.errors import InvalidCursor
 from taskharbor.states import State
 
 
@@ -29,10 +28,10 @@ def get(store: Store, job_id: str) -> Job | None:
 
 
 def list_jobs(store: Store, where: JobFilter, cursor: str | None, limit: int) -> Page:
-    before = None if cursor is None else _read_cursor(cursor)
+    before = None if cursor is None else cursors.read(cursor, 1)[0]
     found = store.rows("list", **_filters(where), before=before, limit=limit + 1)
     jobs = [rows.to_job(row[1:]) for row in found[:limit]]
-    return Page(jobs, str(found[limit - 1][0]) if len(found) > limit else None)
+    return Page(jobs, cursors.write(found[limit - 1][0]) if len(found) > limit else None)
 
 
 def purge(store: Store, where: JobFilter, limit: int) -> int:
@@ -50,14 +49,6 @@ def purge(store: Store, where: JobFilter, limit: int) -> int:
 def _filters(where: JobFilter) -> dict[str, Any]:
     return {
         "state": None if where.state is None else where.state.value,
-        "queue": columns.of_name(where.queue),
-        "task": columns.of_name(where.task),
+        "queue": columns.of_filter(where.queue),
+        "task": columns.of_filter(where.task),
     }
-
-
-def _read_cursor(cursor: str) -> int:
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-        raise InvalidCursor(
-            f"the cursor {cursor!r} was not given out by this store; begin again without one"
-        )
-    return int(cursor)
