@@ -9,11 +9,11 @@ looks now and then, so that the server gets rid of what it has to say.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import inf
 from typing import Any
 
 import psycopg
@@ -22,25 +22,15 @@ from taskharbor.drivers.postgres import faults
 from taskharbor.drivers.postgres.line import Line
 from taskharbor.drivers.postgres.statements import Rows
 from taskharbor.drivers.postgres.store import Store
+from taskharbor.drivers.postgres.topics import Heard, Topics
 from taskharbor.errors import TaskHarborError
+
+logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 30.0
 """How long the connection listens on when nobody waits."""
-REGISTER_SECONDS = 600.0
-"""When to register again without having heard: prune removes what is an hour old."""
 _TURN_SECONDS = 0.5
 _NEVER = threading.Event()
-
-
-class Heard:
-    """``event``: look again. ``told``: because there was a notification of ``topics``."""
-
-    __slots__ = ("event", "told", "topics")
-
-    def __init__(self, topics: Sequence[str]) -> None:
-        self.topics = topics
-        self.event = threading.Event()
-        self.told = False
 
 
 class Ear:
@@ -48,19 +38,14 @@ class Ear:
     news of jobs, or of results."""
 
     def __init__(self, store: Store) -> None:
+        self.topics = Topics()
         self._store = store
         self._connections = store.connections
         schema = store.address.schema
         self._channels = {"w": f"{schema}.jobs", "d": f"{schema}.results"}
         self._lock = threading.Lock()
-        self._waiters: dict[str, set[Heard]] = {}
-        self._present: set[Heard] = set()
-        self._registered: dict[str, float] = {}  # since when, until a notification comes
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._wanted: set[str] = set()
-        self._heard: set[str] = set()
-        """The channels of which a notification sent from now on will be heard."""
         self._line: Line | None = None
         self._reading = threading.Lock()
         """Held by whoever uses the line."""
@@ -76,34 +61,12 @@ class Ear:
         """What is told of ``topics``, all of one channel, in this context."""
         heard = Heard(topics)
         self._catch_up()
-        self._add(heard)
+        self.topics.add(heard)
         try:
+            self._see_to_channels()
             yield heard
         finally:
-            self._remove(heard)
-
-    @contextmanager
-    def registering(self, topics: Sequence[str]) -> Iterator[tuple[list[str], float | None]]:
-        """Those of ``topics`` that are to be registered in this context, and since when the
-        youngest of all is (monotonic time); None while nothing is heard."""
-        with self._lock:
-            now = time.monotonic()
-            since: float | None = None
-            new = []
-            if self._heard.issuperset(topic[0] for topic in topics):
-                young = [self._registered.get(topic, -inf) for topic in topics]
-                old = now - REGISTER_SECONDS
-                new = [topic for topic, at in zip(topics, young, strict=True) if at < old]
-                since = now if new else max(young, default=now)
-                # Written down before it is done: the notification may be here before the answer.
-                self._registered |= dict.fromkeys(new, now)
-        try:
-            yield new, since
-        except TaskHarborError:
-            with self._lock:
-                for topic in new:
-                    self._registered.pop(topic, None)
-            raise
+            self.topics.remove(heard)
 
     def await_line(self, heard: Heard, seconds: float) -> None:
         """While it is being opened, for ``seconds`` at most."""
@@ -168,13 +131,13 @@ class Ear:
         """``_reading``, by one who waits alone, or by one who does not wait."""
         self._reading.release()
         # Others may have found it held, and count on being told.
-        if self._broken or len(self._present) > alone:
+        if self._broken or self.topics.present > alone:
             self._look_around.set()
 
     def _take_line(self) -> Line | None:
         """The line, for one who waits alone: to read, and then to release ``_reading``."""
         line = self._line
-        if line is None or len(self._present) > 1:
+        if line is None or self.topics.present > 1:
             return None
         if not self._seize(line, _TURN_SECONDS):
             return None
@@ -196,36 +159,22 @@ class Ear:
             with self._lock:
                 self._seizing -= 1
 
-    def _add(self, heard: Heard) -> None:
+    def _see_to_channels(self) -> None:
+        """Have the thread open those that are missing, where somebody may listen."""
+        if self.topics.not_heard():
+            self._look_around.set()
+        may = self._connections.address.notify and not self._connections.pooled
         with self._lock:
-            self._present.add(heard)
-            for topic in heard.topics:
-                self._waiters.setdefault(topic, set()).add(heard)
-                self._wanted.add(topic[0])
-            if not self._wanted <= self._heard:
-                self._look_around.set()
-            may = self._connections.address.notify and not self._connections.pooled
             if may and self._thread is None and not self._closed:
                 self._thread = threading.Thread(
                     target=self._run, name="taskharbor-listen", daemon=True
                 )
                 self._thread.start()
 
-    def _remove(self, heard: Heard) -> None:
-        with self._lock:
-            self._present.discard(heard)
-            for topic in heard.topics:
-                those = self._waiters.get(topic, set())
-                those.discard(heard)
-                if not those:
-                    self._waiters.pop(topic, None)
-                    if topic.startswith("d:"):
-                        self._registered.pop(topic, None)
-
     def close(self) -> None:
         """Wake everybody; the thread ends within half a second, or when a look is answered."""
         self._closed = True
-        self._tell_all()
+        self.topics.wake_all()
         if (line := self._line) is not None:
             line.interrupt()
         self._look_around.set()
@@ -233,20 +182,21 @@ class Ear:
     def _run(self) -> None:
         try:
             connection = self._connections.open()
-            line = Line(connection, self._tell)
+            line = Line(connection, self.topics.tell)
             try:
                 if not self._connections.pooled:
                     self._listen(line)
             finally:
                 self._hang_up(line)
-        except (psycopg.Error, TaskHarborError):
-            pass  # those who wait look by themselves, and meet the reason when they do
+        except (psycopg.Error, TaskHarborError) as error:
+            # Those who wait look by themselves, and meet the reason when they do.
+            logger.debug("nobody listens any more: %s", error)
         finally:
+            # Before the next thread can be there, of which it would not be true.
+            self.topics.hear_nothing()
             with self._lock:
-                self._heard.clear()
-                self._registered.clear()
                 self._thread = None
-            self._tell_all()
+            self.topics.wake_all()
 
     def _hang_up(self, line: Line) -> None:
         self._line = None
@@ -258,13 +208,13 @@ class Ear:
     def _listen(self, line: Line) -> None:
         idle_since = time.monotonic()
         while not (self._closed or self._broken):
-            if missing := self._missing():
+            if missing := self.topics.not_heard():
                 self._seize(line, -1)
                 try:
                     self._open_channels(line, missing)
                 finally:
                     self._reading.release()
-            waited = bool(self._present)
+            waited = self.topics.present > 0
             if waited:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > IDLE_SECONDS:
@@ -272,10 +222,6 @@ class Ear:
             if not self._read_for_others(line, _TURN_SECONDS if waited else 0) or not waited:
                 self._look_around.wait(_TURN_SECONDS)
                 self._look_around.clear()
-
-    def _missing(self) -> set[str]:
-        with self._lock:
-            return self._wanted - self._heard
 
     def _read_for_others(self, line: Line, seconds: float) -> bool:
         """False when one of them reads, or is about to."""
@@ -290,20 +236,5 @@ class Ear:
     def _open_channels(self, line: Line, kinds: set[str]) -> None:
         for kind in kinds:
             line.listen(self._channels[kind])
-        with self._lock:
-            self._heard |= kinds
-            self._line = line
-        self._tell_all()
-
-    def _tell(self, topic: str) -> None:
-        with self._lock:
-            self._registered.pop(topic, None)
-            for heard in self._waiters.get(topic, ()):
-                heard.told = True
-                heard.event.set()
-
-    def _tell_all(self) -> None:
-        with self._lock:
-            for those in self._waiters.values():
-                for heard in those:
-                    heard.event.set()
+        self._line = line
+        self.topics.hear(kinds)

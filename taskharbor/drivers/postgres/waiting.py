@@ -18,8 +18,9 @@ from math import inf
 
 from taskharbor.drivers.base import Outcome
 from taskharbor.drivers.postgres import columns, rows
-from taskharbor.drivers.postgres.listening import Ear, Heard
+from taskharbor.drivers.postgres.listening import Ear
 from taskharbor.drivers.postgres.store import Store
+from taskharbor.drivers.postgres.topics import Heard
 
 FIRST_LOOKS = (0.005, 0.02, 0.1)
 """After registering."""
@@ -86,7 +87,7 @@ class Waiting:
     ) -> bool:
         """Register what is not, look, and sleep until it is time to look again; False when there is
         no need to, or no time left."""
-        with self._ear.registering(heard.topics) as (topics, since):
+        with self._ear.topics.registering(heard.topics) as (topics, since):
             if self._store.connections.closed or is_there(topics):
                 return False
         left = deadline - time.monotonic()

@@ -13,7 +13,8 @@ import pytest
 
 from taskharbor.drivers.base import Want
 from taskharbor.drivers.postgres import PostgresDriver, connect, listening, waiting
-from taskharbor.drivers.postgres.listening import Ear, Heard
+from taskharbor.drivers.postgres.listening import Ear
+from taskharbor.drivers.postgres.topics import Heard
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import Settlement
 from tests.drivers.postgres.support import job, migrated
