@@ -31,18 +31,21 @@ class Pruner:
         if now < self.look_at:
             return
         began = time.monotonic()
-        pruned = self._driver.prune(self._page)
+        # Small again where the call fails: one that grew may have met the server's own time limit.
+        page, self._page = self._page, PAGE
+        pruned = self._driver.prune(page)
         took = time.monotonic() - began
         least, most = REST_SECONDS
-        if pruned < self._page:
-            rest, self._page = LOOK_SECONDS, PAGE
+        if pruned < page:
+            rest = LOOK_SECONDS
         elif self._driver.capabilities.row_locks:
-            rest, self._page = least, self._next_page(took)
+            rest, self._page = least, _next_page(page, took)
         else:
             rest = min(max(took, least), most)
         self.look_at = now + took + rest
 
-    def _next_page(self, took: float) -> int:
-        if took > 2 * PAGE_SECONDS:
-            return max(PAGE, self._page // 2)
-        return min(MOST_PAGE, 2 * self._page) if took < PAGE_SECONDS else self._page
+
+def _next_page(page: int, took: float) -> int:
+    if took > 2 * PAGE_SECONDS:
+        return max(PAGE, page // 2)
+    return min(MOST_PAGE, 2 * page) if took < PAGE_SECONDS else page

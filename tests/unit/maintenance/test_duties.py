@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from taskharbor.drivers.base import SOON_SECONDS
+from taskharbor.errors import StoreUnavailable
 from taskharbor.lease import Guard
 from taskharbor.maintenance import pruner, reaper, scheduler
 from taskharbor.maintenance.leader import TERM_SECONDS, Leader
@@ -243,6 +244,30 @@ def test_where_long_calls_hold_up_nobody_pages_grow_while_there_is_more(
     for _ in range(3):
         duty.step(duty.look_at)
     assert asked[3:] == 3 * [pruner.PAGE]
+
+
+def test_a_page_that_grew_too_long_for_the_server_is_followed_by_a_small_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def prune(driver: object, limit: int) -> int:
+        asked.append(limit)
+        if limit > 2 * pruner.PAGE:
+            raise StoreUnavailable("canceling statement due to statement timeout")
+        return limit
+
+    monkeypatch.setattr(type(shop.driver), "prune", prune)
+    able = replace(shop.driver.capabilities, row_locks=True)
+    monkeypatch.setattr(shop.driver, "capabilities", able)
+    monkeypatch.setattr(pruner, "PAGE_SECONDS", 60.0)
+    duty = Pruner(shop.driver)
+    for _ in range(2):
+        duty.step(duty.look_at)
+    with pytest.raises(StoreUnavailable):
+        duty.step(duty.look_at)
+    duty.step(duty.look_at)
+    assert asked == [pruner.PAGE, 2 * pruner.PAGE, 4 * pruner.PAGE, pruner.PAGE]
 
 
 def test_old_records_are_pruned_page_by_page(shop: Shop) -> None:
