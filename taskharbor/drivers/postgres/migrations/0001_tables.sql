@@ -1,10 +1,11 @@
 -- The tables of one namespace. `th` stands for its schema and is replaced before use.
 --
--- A job is one row in jobs, written once. Where it stands is one narrow row in exactly one of ready,
--- scheduled, blocked, leases, ended: a move deletes here and inserts there and never rewrites the row that has
+-- A job is one row in jobs, written once. (A member of a flow gets its expires_at when it is released,
+-- if that counts from there.) Where it stands is one narrow row in exactly one of ready, scheduled,
+-- blocked, leases, ended: a move deletes here and inserts there and never rewrites the row that has
 -- the body. What it brings along from earlier attempts is in carried, which a job that succeeds at
 -- once never has. seq numbers the jobs in the order of their first enqueue. Times are seconds since
--- the epoch; the view job_times shows them as timestamps.
+-- the epoch: to_timestamp() makes timestamps of them.
 
 CREATE SEQUENCE th.seqs;
 CREATE SEQUENCE th.fences;
