@@ -46,7 +46,15 @@ def connect(url: str, *, clock: Clock | None = None) -> InspectableDriver:
 def find(url: str) -> Connect:
     """The ``connect`` of the driver for ``url``, its module imported. Raises UnknownDriver and
     ConfigurationError like ``connect``; opens nothing."""
-    scheme = urlsplit(url).scheme.lower()
+    try:
+        scheme = urlsplit(url).scheme.lower()
+    except ValueError:
+        # (Whose text, and with it the traceback, may show a part of the password.)
+        raise ConfigurationError(
+            "the store URL can't be read (it is not shown, for it may have a password): brackets "
+            "are for an IPv6 address, as in redis://[::1]:6379; in a password write [ as %5B, ] as "
+            "%5D, and letters that are not ASCII percent-encoded"
+        ) from None
     module = _OURS.get(scheme)
     if module is not None:
         return _import_ours(module)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from traceback import format_exception
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,14 @@ from taskharbor import AsyncResult, Signature, TaskHarbor, group, testing
 from taskharbor.clock import ManualClock
 from taskharbor.drivers.base import Enqueued, InspectableDriver
 from taskharbor.drivers.registry import connect
-from taskharbor.errors import EncodeError, InvalidCall, StoreFull, StoreUnavailable, UnknownDriver
+from taskharbor.errors import (
+    ConfigurationError,
+    EncodeError,
+    InvalidCall,
+    StoreFull,
+    StoreUnavailable,
+    UnknownDriver,
+)
 from taskharbor.message import Message
 from taskharbor.middleware import Enqueue, EnqueueRequest, Middleware
 
@@ -78,6 +86,14 @@ def test_nothing_is_opened_before_it_is_needed() -> None:
         task.delay(1)
     with pytest.raises(UnknownDriver):
         _ = result.state
+
+
+@pytest.mark.parametrize("password", ["se[cret", "se]cret", "[secret]", "secret\u2100"])
+def test_a_url_that_python_can_not_split_is_refused_without_its_password(password: str) -> None:
+    with pytest.raises(ConfigurationError, match="can't be read") as refused:
+        connect(f"postgresql://ann:{password}@host/shop")
+    text = "".join(format_exception(refused.value))
+    assert "cret" not in text
 
 
 def test_threads_share_one_connection(app: TaskHarbor) -> None:
