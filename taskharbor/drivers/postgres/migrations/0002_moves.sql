@@ -29,8 +29,8 @@ BEGIN
     PERFORM th.notify(p_topics);
 END $$;
 
--- Somebody waits for `p_topics` (NULL: for nothing new), and looks in the statement that calls this. Who
--- looked for waiters just before it commits is not heard.
+-- Somebody waits for `p_topics` (NULL: for nothing new), and looks in the statement that calls this.
+-- A transaction that looked for waiters before this commits has not seen this one, and does not tell.
 CREATE FUNCTION th.register(p_now double precision, p_topics text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -84,10 +84,10 @@ BEGIN
         WHERE b.queue = u.queue AND b.rank = u.rank AND b.block = u.block);
 END $$;
 
--- Forget blocks that were found empty, unless somebody is putting jobs there, or the next jobs get their
--- numbers there: see the statement enqueue_next. To be called last in a transaction: until it commits, who puts jobs
--- there waits. Blocks with leases go on in lease_blocks: by one statement, which sees either the jobs
--- that were ready or the leases that they became.
+-- Forget blocks that were found empty, unless somebody is putting jobs there, or the next jobs get
+-- their numbers there: see the statement enqueue_next. To be called last in a transaction: until it
+-- commits, who puts jobs there waits. Blocks with leases go on in lease_blocks: by one statement,
+-- which sees either the jobs that were ready or the leases that they became.
 CREATE FUNCTION th.blocks_close(p_queues text[], p_ranks smallint[], p_blocks bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -183,8 +183,9 @@ CREATE FUNCTION th.to_end(job th.jobs, p_now double precision, p_state text, p_r
 RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
-    keep double precision := CASE WHEN job.flow IS NOT NULL THEN 'infinity' ELSE CASE p_state WHEN 'succeeded' THEN job.keep_succeeded
-        WHEN 'cancelled' THEN job.keep_cancelled ELSE job.keep_dead END END;
+    keep double precision := CASE WHEN job.flow IS NOT NULL THEN 'infinity'
+        WHEN p_state = 'succeeded' THEN job.keep_succeeded
+        WHEN p_state = 'cancelled' THEN job.keep_cancelled ELSE job.keep_dead END;
 BEGIN
     PERFORM th.tell(ARRAY['d:' || job.id]);
     IF keep <= 0 THEN

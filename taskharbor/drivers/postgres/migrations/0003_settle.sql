@@ -129,12 +129,12 @@ BEGIN
 END $$;
 
 -- Successes of jobs that need nothing else: kept for a time, no key to free. One statement for all;
--- the positions (from 1) of those that applied, NULL when all did. The others are left to settle_many.
--- `p_moves` NULL: all are successes. LIMIT 1 and ANY: the planner may not turn the joins around, whatever
--- it believes of the tables' sizes. (Joined with the table of leases, it read all of them for each settlement
--- from the moment on that a vacuum had found few: a million jobs drained at half the rate for a third of
--- the way.) What is joined then are two short lists. Leases are deleted in the order of seq, in which
--- heartbeats extend; the fence of one never changes.
+-- the positions (from 1) of those that applied, NULL when all did. The others are left to
+-- settle_many. `p_moves` NULL: all are successes. LIMIT 1 and ANY: the planner may not turn the joins
+-- around, whatever it believes of the tables' sizes. (Joined with the table of leases, it read all of
+-- them for each settlement from the moment on that a vacuum had found few: a million jobs drained at
+-- half the rate for a third of the way.) What is joined then are two short lists. Leases are deleted
+-- in the order of seq, in which heartbeats extend; the fence of one never changes.
 CREATE FUNCTION th.settle_successes(p_now double precision, p_ids text[], p_fences bigint[],
     p_moves text[], p_guards text[], p_results bytea[]) RETURNS integer[]
 LANGUAGE plpgsql
@@ -188,10 +188,10 @@ BEGIN
     RETURN coalesce(done, '{}');
 END $$;
 
--- What settle_one does, for all settlements of different jobs at once, but for those in `p_done`, which
--- settle_successes has applied, and those that hand their work to a flow. `said` and `stand` have verdict and
--- state of each that is applied by now, NULL for the others, which are left to settle_one: it knows why
--- not. (A batch has guards of one kind; what has another is left as well.)
+-- What settle_one does, for all settlements of different jobs at once, but for those in `p_done`,
+-- which settle_successes has applied, and those that hand their work to a flow. `said` and `stand`
+-- have verdict and state of each that is applied by now, NULL for the others, which are left to
+-- settle_one: it knows why not. (A batch has guards of one kind; what has another is left as well.)
 CREATE FUNCTION th.settle_many(p_now double precision, p_ids text[], p_fences bigint[], p_moves text[],
     p_reasons text[], p_delays double precision[], p_results bytea[], p_errors bytea[],
     p_losses boolean[], p_unknowns boolean[], p_guards text[], p_awaits text[], p_done integer[],
@@ -278,7 +278,8 @@ BEGIN
         WHERE g.goes_on
     ), into_scheduled AS (
         INSERT INTO th.scheduled (seq, wake_at, reason)
-        SELECT l.seq, least(l.due, l.ends_at), l.reason FROM in_line l WHERE l.state = 'scheduled'
+        SELECT l.seq, least(l.due, l.ends_at), l.reason
+        FROM in_line l WHERE l.state = 'scheduled'
     ), into_ready AS (
         INSERT INTO th.ready (queue, rank, seq, expires_at, ready_at, reason)
         SELECT l.queue, -l.priority, l.seq, l.ends_at, p_now, l.reason

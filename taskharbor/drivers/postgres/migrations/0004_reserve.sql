@@ -5,8 +5,8 @@
 -- are emptied and filled within seconds are not to be trusted.
 
 -- All leases. They are looked for only in blocks that may have some, which is what keeps this short
--- while somebody holds an old snapshot, and the leases of all jobs run since are still in the table. A job
--- is leased out of a block that is in blocks, and blocks_close leaves word of it.
+-- while somebody holds an old snapshot, and the leases of all jobs run since are still in the table.
+-- A job is leased out of a block that is in blocks, and blocks_close leaves word of it.
 CREATE FUNCTION th.leased() RETURNS SETOF th.leases
 LANGUAGE plpgsql STABLE ROWS 100
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
@@ -48,9 +48,10 @@ END $$;
 -- their expiry are cancelled instead; `looked` counts them as well. Where nothing was is in `ranks`
 -- and `blocks`, for blocks_close. `p_rank`: look there alone; NULL: everywhere.
 --
--- Rows that others are taking at this moment have to be stepped over. Trying to lock each, to see whether they
--- are, cost 64 reservers a fifth of the server's time. So in a `p_crowd` rows that anybody has ever begun to take
--- (xmax) are tried after all others of their rank only, for who began may have been rolled back.
+-- Rows that others are taking at this moment have to be stepped over. Trying to lock each, to see
+-- whether they are, cost 64 reservers a fifth of the server's time. So in a `p_crowd` rows that
+-- anybody has ever begun to take (xmax) are tried after all others of their rank only, for who began
+-- may have been rolled back.
 CREATE FUNCTION th.take(p_now double precision, p_queue text, p_limit integer, p_crowd boolean,
     p_rank smallint, OUT looked integer, OUT seqs bigint[], OUT ranks smallint[], OUT blocks bigint[])
 LANGUAGE plpgsql AS $$
@@ -179,8 +180,8 @@ BEGIN
         gone := EXISTS (SELECT FROM th.retired r WHERE r.holder = p_holder);
     END IF;
     IF p_limit > 0 AND NOT gone THEN
-        -- Whoever was busy until now has others beside it. By chance: a row that somebody began to take, and then
-        -- did not, waits for some reserves, not for all that came after it.
+        -- Whoever was busy until now has others beside it. By chance: a row that somebody began to
+        -- take, and then did not, waits for some reserves, not for all that came after it.
         crowd := 2 * coalesce(cardinality(p_ids), 0) >= p_limit AND random() > 0.05;
         FOREACH name IN ARRAY p_queues LOOP
             CONTINUE WHEN EXISTS (SELECT FROM th.paused p WHERE p.queue = name);

@@ -5,9 +5,10 @@
 -- (but ids may, where there are no keys). A row for each job that was not made:
 -- its position from 1, the id of the one that is there, and whether their digests are equal.
 --
--- Ids and keys are written in one order by everybody. A concurrent enqueue of the same id or key waits
--- for our commit in its INSERT; what it lost is found by the statements after that. What is gone again by
--- then is tried `p_again` times more; after that, the call fails as a serialization failure does.
+-- Ids and keys are written in one order by everybody. A concurrent enqueue of the same id or key
+-- waits for our commit in its INSERT; what it lost is found by the statements after that. What is
+-- gone again by then is tried `p_again` times more; after that, the call fails as a serialization
+-- failure does.
 CREATE FUNCTION th.enqueue(p_now double precision, p_always boolean, p_ids text[], p_queues text[],
     p_tasks text[], p_priorities smallint[], p_dues double precision[], p_delays double precision[],
     p_expire_ins double precision[], p_expire_ats double precision[], p_keeps double precision[],
@@ -108,9 +109,9 @@ BEGIN
     END IF;
 END $$;
 
--- One job without a key, as delay() sends it. NULL: its id is taken, and nothing was done; 0: it was scheduled;
--- else what enqueue_next takes: its block of ready, above 32 bits that tell these tables from those of
--- a schema that was dropped.
+-- One job without a key, as delay() sends it. NULL: its id is taken, and nothing was done; 0: it was
+-- scheduled; else what enqueue_next takes: its block of ready, above 32 bits that tell these tables
+-- from those of a schema that was dropped.
 CREATE FUNCTION th.enqueue_one(p_now double precision, p_id text, p_queue text, p_task text,
     p_priority smallint, p_due double precision, p_delay double precision,
     p_expire_in double precision, p_expire_at double precision, p_keep_succeeded double precision,
@@ -139,8 +140,9 @@ BEGIN
 END $$;
 
 -- Take the keys of the jobs whose ids are new; the seqs of those to be made: the first of each id, if
--- it has no key, or got it. A key that another job holds is left alone: to try for it would lock it until
--- our commit, and who ends that job, and frees the key with it, would wait for a caller's transaction.
+-- it has no key, or got it. A key that another job holds is left alone: to try for it would lock it
+-- until our commit, and who ends that job, and frees the key with it, would wait for a caller's
+-- transaction.
 CREATE FUNCTION th.take_keys(p_now double precision, p_ids text[], p_queues text[], p_keys text[],
     p_key_seconds double precision[], p_seqs bigint[]) RETURNS bigint[]
 LANGUAGE sql AS $$
@@ -188,9 +190,9 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- What is due since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the next time,
--- a second before what was moved last. What comes to lie before that (its transaction was slow) is found by a
--- call from NULL. See prune.
+-- What is due since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the
+-- next time, a second before what was moved last. What comes to lie before that (its transaction was
+-- slow) is found by a call from NULL. See prune.
 CREATE FUNCTION th.promote(p_now double precision, p_from double precision, p_limit integer,
     OUT moved integer, OUT next_due double precision, OUT now double precision, OUT busy boolean,
     OUT upto double precision)
@@ -255,8 +257,8 @@ BEGIN
     now := at;
 END $$;
 
--- Whether nobody else has the key of this job locked, in which case we do: a caller's transaction keeps the
--- lock of a key that it took over for as long as it likes, and prune must not wait for it.
+-- Whether nobody else has the key of this job locked, in which case we do: a caller's transaction
+-- keeps the lock of a key that it took over for as long as it likes, and prune must not wait for it.
 CREATE FUNCTION th.key_is_free(p_queue text, p_key text, p_seq bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -265,9 +267,10 @@ BEGIN
         SELECT FROM th.keys WHERE queue = p_queue AND key = p_key AND seq = p_seq);
 END $$;
 
--- What is over since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the next
--- time. What comes to lie before that (its transaction was slow, a clock was set back) is found by a call
--- from NULL. The way from there may be long: over all that was pruned while somebody holds an old snapshot.
+-- What is over since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the
+-- next time. What comes to lie before that (its transaction was slow, a clock was set back) is found
+-- by a call from NULL. The way from there may be long: over all that was pruned while somebody holds
+-- an old snapshot.
 CREATE FUNCTION th.prune(p_now double precision, p_from double precision, p_limit integer,
     OUT pruned integer, OUT upto double precision)
 LANGUAGE plpgsql
@@ -354,8 +357,8 @@ LANGUAGE sql AS $$
     LEFT JOIN LATERAL (SELECT j.seq FROM th.jobs j WHERE j.id = u.id LIMIT 1) j ON true
 $$;
 
--- Cancel jobs that wait, ask for it where they run. Their flows are locked. A job that moves on while we
--- look (it becomes due, or is handed back) is looked for again.
+-- Cancel jobs that wait, ask for it where they run. Their flows are locked. A job that moves on while
+-- we look (it becomes due, or is handed back) is looked for again.
 CREATE FUNCTION th.cancel_jobs(p_now double precision, p_seqs bigint[], p_reason text,
     OUT cancelled bigint[], OUT requested bigint[])
 LANGUAGE plpgsql AS $$
@@ -477,6 +480,20 @@ LANGUAGE sql AS $$
     SELECT 'blocked'
 $$;
 
+-- Take away the ends of jobs that are to be forgotten; the seqs of those that had one.
+CREATE FUNCTION th.drop_ends(p_seqs bigint[]) RETURNS bigint[]
+LANGUAGE sql AS $$
+    WITH gone AS (
+        DELETE FROM th.ended WHERE seq = ANY (p_seqs) RETURNING seq, state
+    ), counted AS (
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT j.queue, g.state, -count(*) FROM gone g
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
+        GROUP BY j.queue, g.state
+    )
+    SELECT array_agg(seq) FROM gone
+$$;
+
 CREATE FUNCTION th.remove(p_ids text[]) RETURNS SETOF text
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
@@ -493,15 +510,7 @@ BEGIN
     WHERE j.seq = ANY (seqs) AND j.flow IS NOT NULL
     AND NOT EXISTS (SELECT FROM th.leases l WHERE l.seq = j.seq);
     SELECT o.seqs INTO waited FROM th.out_of_line(free) o;
-    WITH gone AS (
-        DELETE FROM th.ended WHERE seq = ANY (free) RETURNING seq, state
-    ), counted AS (
-        INSERT INTO th.counts (queue, state, jobs)
-        SELECT j.queue, g.state, -count(*) FROM gone g
-        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
-        GROUP BY j.queue, g.state
-    )
-    SELECT array_agg(seq) FROM gone INTO ended;
+    ended := th.drop_ends(free);
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (waited || ended)));
     PERFORM th.forget(waited || ended);
     RETURN QUERY

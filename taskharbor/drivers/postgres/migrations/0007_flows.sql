@@ -4,9 +4,9 @@
 -- of the jobs. Whoever ends jobs without having locked their flows (promote, reserve) leaves errands,
 -- and takes on later only flows that nobody has locked: so nobody who holds a job waits for a flow.
 --
--- A session keeps its plans, also those made when tables were empty. So a table is read by a LATERAL ... LIMIT 1
--- for each row of a short list, and changed by = ANY: a join may be turned around, and then reads all members of
--- a flow, or all flows, for each batch.
+-- A session keeps its plans, also those made when tables were empty. So a table is read by a LATERAL
+-- ... LIMIT 1 for each row of a short list, and changed by = ANY: a join may be turned around, and
+-- then reads all members of a flow, or all flows, for each batch.
 
 -- defaults.FLOW_PAGE
 CREATE FUNCTION th.flow_page() RETURNS integer
@@ -39,8 +39,8 @@ LANGUAGE sql STABLE AS $$
         AND f.key IS NULL)
 $$;
 
--- Begin a flow that we have locked. Its first page of jobs is released without an errand to write and drop
--- again, unless something of it is to be walked before.
+-- Begin a flow that we have locked. Its first page of jobs is released without an errand to write and
+-- drop again, unless something of it is to be walked before.
 CREATE FUNCTION th.flow_seal(p_now double precision, p_flow text) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -802,13 +802,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (p_seqs)));
     PERFORM th.out_of_line(p_seqs);
-    WITH gone AS (
-        DELETE FROM th.ended WHERE seq = ANY (p_seqs) RETURNING seq, state
-    )
-    INSERT INTO th.counts (queue, state, jobs)
-    SELECT j.queue, g.state, -count(*) FROM gone g
-    CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
-    GROUP BY j.queue, g.state;
+    PERFORM th.drop_ends(p_seqs);
     DELETE FROM th.members WHERE seq = ANY (p_seqs);
     PERFORM th.forget(p_seqs);
 END $$;

@@ -9,11 +9,13 @@ SELECT th.enqueue_one(%(now)s, %(id)s, %(queue)s, %(task)s, %(priority)s::smalli
     %(delay)s, %(expires_in)s, %(expires_at)s, %(keep_succeeded)s, %(keep_cancelled)s,
     %(keep_dead)s, %(digest)s, %(body)s);
 
--- enqueue_next: one more job like one that enqueue_one has just put in line, in this session: due at once, with an
--- id that nobody else has, and where it was found that nobody waits. -> no row: nothing was done, the block is full
--- The block need not be looked for. It was open when enqueue_one committed, and blocks_close leaves it alone
--- as long as jobs get their numbers there. Who closes it after that sees this job, or fails to get the lock, which
--- is taken before the number. No function: that would cost as much again as the three rows.
+-- enqueue_next: one more job like one that enqueue_one has just put in line, in this session: due at
+-- once, with an id that nobody else has, and where it was found that nobody waits. -> no row: nothing
+-- was done, the block is full
+-- The block need not be looked for. It was open when enqueue_one committed, and blocks_close leaves
+-- it alone as long as jobs get their numbers there. Who closes it after that sees this job, or fails
+-- to get the lock, which is taken before the number. No function: that would cost as much again as
+-- the three rows.
 WITH made AS (
     INSERT INTO th.jobs
     SELECT n.seq, %(id)s, %(queue)s, %(task)s, %(priority)s::smallint, n.at, n.at, NULL,
