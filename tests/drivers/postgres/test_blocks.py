@@ -200,6 +200,31 @@ def test_what_came_late_to_its_place_is_promoted_all_the_same(
     driver.close()
 
 
+def test_what_expired_before_it_is_put_off_is_promoted_all_the_same(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its expiry lies before the place where promoting goes on."""
+    monkeypatch.setattr("taskharbor.drivers.postgres.driver.PROMOTE_ANEW_SHARE", 1e-9)
+    clock = ManualClock()
+    driver = migrated(postgres_server.url, clock=clock)
+    names = ["retried", "retried-with-others", "enqueued", "enqueued-with-others"]
+    driver.enqueue([job(name, expires_in=2.0) for name in names[:2]])
+    one, other = driver.exchange("holder", (), Want(("default",), 2, 600.0)).reserved
+    clock.advance(10.0)
+    assert driver.promote(10).moved == 0
+    retries = [
+        Settlement.retry(lost.id, lost.fence, delay=5.0, error=None) for lost in (one, other)
+    ]
+    driver.exchange("holder", [retries[0], retries[0]])  # one by one
+    driver.exchange("holder", [retries[1]])
+    driver.enqueue([job(names[2], delay=5.0, expires_at=clock.now() - 8.0)])
+    driver.enqueue([job(names[3], delay=5.0, expires_at=clock.now() - 8.0), job("now")])
+    assert driver.promote(10).moved == 4
+    states = [found.state for found in driver.results(names) if found is not None]
+    assert states == [State.CANCELLED] * 4
+    driver.close()
+
+
 def entries_read(driver: PostgresDriver, relation: str) -> int:
     """What the driver's connection has read so far from an index, or in scans of a whole table."""
     name = f"'{driver._store.address.schema}.{relation}'::regclass"

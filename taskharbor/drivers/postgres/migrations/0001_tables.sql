@@ -72,7 +72,8 @@ CREATE TABLE th.lease_blocks (
 
 CREATE TABLE th.scheduled (
     seq     bigint PRIMARY KEY,
-    wake_at double precision NOT NULL,         -- due or expired, whichever comes first
+    wake_at double precision NOT NULL,         -- due or expired, whichever comes first, but not before it
+                                               -- came here: promoting goes on from where it was
     reason  text COLLATE "C" NOT NULL
 );
 CREATE INDEX scheduled_wake_at ON th.scheduled (wake_at);

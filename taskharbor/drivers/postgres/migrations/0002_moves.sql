@@ -134,7 +134,7 @@ DECLARE
 BEGIN
     IF p_due > p_now THEN
         INSERT INTO th.scheduled (seq, wake_at, reason)
-        VALUES (p_seq, least(p_due, p_expires), p_reason);
+        VALUES (p_seq, greatest(p_now, least(p_due, p_expires)), p_reason);
         PERFORM th.count(p_queue, 'scheduled', 1);
         RETURN 'scheduled';
     END IF;

@@ -278,7 +278,7 @@ BEGIN
         WHERE g.goes_on
     ), into_scheduled AS (
         INSERT INTO th.scheduled (seq, wake_at, reason)
-        SELECT l.seq, least(l.due, l.ends_at), l.reason
+        SELECT l.seq, greatest(p_now, least(l.due, l.ends_at)), l.reason
         FROM in_line l WHERE l.state = 'scheduled'
     ), into_ready AS (
         INSERT INTO th.ready (queue, rank, seq, expires_at, ready_at, reason)

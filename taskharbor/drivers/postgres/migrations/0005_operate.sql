@@ -59,7 +59,7 @@ BEGIN
         ORDER BY seq
     ), into_scheduled AS (
         INSERT INTO th.scheduled (seq, wake_at, reason)
-        SELECT seq, least(due_at, expires_at), 'enqueued' FROM stored WHERE due_at > at
+        SELECT seq, greatest(at, least(due_at, expires_at)), 'enqueued' FROM stored WHERE due_at > at
     ), lines AS (
         SELECT queue, -priority AS rank, seq >> 12 AS block, due_at <= at AS due, count(*) AS jobs
         FROM stored GROUP BY 1, 2, 3, 4

@@ -201,7 +201,7 @@ BEGIN
         ORDER BY seq
     ), into_scheduled AS (
         INSERT INTO th.scheduled (seq, wake_at, reason)
-        SELECT seq, least(due_at, expires_at), 'unblocked' FROM freed WHERE due_at > p_now
+        SELECT seq, greatest(p_now, least(due_at, expires_at)), 'unblocked' FROM freed WHERE due_at > p_now
     ), counted AS (
         INSERT INTO th.counts (queue, state, jobs)
         SELECT queue, CASE WHEN due_at > p_now THEN 'scheduled' ELSE 'ready' END, count(*)
