@@ -78,7 +78,8 @@ def translate(error: psycopg.Error, url: str) -> TaskHarborError:
 def _refused(error: psycopg.Error, code: str, what: str, url: str) -> TaskHarborError:
     if code == "42501":
         return StoreError(f"Postgres at {url} forbids it ({what}); GRANT this user what is missing")
-    if code in _WRONG_LOGIN or "authentication failed" in what:
+    nobody = 'role "' in what and "does not exist" in what
+    if nobody or code in _WRONG_LOGIN or "authentication failed" in what:
         return StoreError(f"Postgres at {url} lets nobody in like this: {what}; mend the URL")
     if 'database "' in what and "does not exist" in what:
         return StoreError(f"Postgres at {url}: {what}; create it with createdb, or mend the URL")

@@ -176,7 +176,11 @@ def test_a_server_that_hangs_with_open_sockets_is_an_outage(
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [(("/postgres", "/nowhere"), "createdb"), (("127.0.0.1:", "127.0.0.1:1"), "answer|port")],
+    [
+        (("/postgres", "/nowhere"), "createdb"),
+        (("//postgres@", "//nobody@"), "mend the URL"),
+        (("127.0.0.1:", "127.0.0.1:1"), "answer|port"),
+    ],
 )
 def test_a_url_to_nowhere_says_what_is_wrong(
     postgres_server: PostgresServer, change: tuple[str, str], says: str
