@@ -19,7 +19,7 @@ from taskharbor.message import Message
 
 LOOK_SECONDS = 0.001
 """How long a session that puts one job after the other in line need not look who waits for them.
-Who begins to wait meanwhile is told by the first after that, or looks by itself after 5 ms."""
+Who begins to wait meanwhile is told by the first after that, or looks by itself after 2 ms."""
 
 
 def enqueue(store: Store, batch: Sequence[Message]) -> list[Enqueued]:

@@ -2,7 +2,7 @@
 
 A waiter registers its topics in the table ``waiters``, so that somebody notifies at all, and looks
 in the same statement. Whoever looked for waiters just before that commits, and commits itself just
-after it, does not see it: so it looks again 5, 20 and 100 ms after it registered, and then every
+after it, does not see it: so it looks again 2, 15 and 100 ms after it registered, and then every
 ``LOOK_SECONDS``. A registration lasts until its notification comes, over any number of waits.
 
 One connection listens for all threads of the process, and who waits alone for jobs looks for them
@@ -22,12 +22,12 @@ from taskharbor.drivers.postgres.listening import Ear
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.drivers.postgres.topics import Heard
 
-FIRST_LOOKS = (0.005, 0.02, 0.1)
+FIRST_LOOKS = (0.002, 0.015, 0.1)
 """After registering."""
 LOOK_SECONDS = 1.0
 POLL_SECONDS = 0.1
 """Between looks without a connection that listens."""
-TAKING_SECONDS = 0.004
+TAKING_SECONDS = 0.0025
 """After the notification of a job: what is ready until then is that job, which somebody is about
 to take."""
 REST_SECONDS = 0.001
