@@ -18,7 +18,7 @@ from statistics import median, quantiles
 import psycopg
 
 from taskharbor import TaskHarbor
-from taskharbor.drivers.base import InspectableDriver, Want
+from taskharbor.drivers.base import InspectableDriver, Renewal, Want
 from taskharbor.drivers.registry import connect
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
@@ -148,6 +148,7 @@ def _calls(driver: InspectableDriver) -> Iterator[tuple[str, Callable[[], object
     yield "claim", lambda: _claim(driver)
     yield "expired", lambda: driver.expired(100)
     yield "held", lambda: driver.held("watcher")
+    yield "extend", lambda: driver.extend("watcher", [Renewal("nobody's", 1)], 30.0)
     yield "promote", lambda: driver.promote(100)
     yield "prune", lambda: driver.prune(100)
 

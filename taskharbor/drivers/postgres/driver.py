@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -32,6 +31,7 @@ from taskharbor.drivers.postgres.address import Address
 from taskharbor.drivers.postgres.arrays import Blobs
 from taskharbor.drivers.postgres.enqueue import enqueue, enqueue_joined
 from taskharbor.drivers.postgres.flows import PostgresFlows
+from taskharbor.drivers.postgres.places import Place
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.drivers.postgres.transactions import PostgresTransaction, Transactions
 from taskharbor.drivers.postgres.waiting import Waiting, results
@@ -42,11 +42,8 @@ from taskharbor.states import Reason, State
 
 RETIRED_SECONDS = 86_400.0
 PRUNE_ANEW_SECONDS = 60.0
-"""Records that came to lie before the place where pruning goes on wait for this long at most."""
-PROMOTE_ANEW_SHARE = 0.05
-"""Of the time, for looks from the beginning at what is due. While somebody holds an old snapshot
-they step over all that became due since, and take ever longer. What came to lie before the place
-where promoting goes on (its transaction was open for longer than its delay) waits for the next."""
+"""Records that came to lie before the place where pruning goes on wait for this long at most, and
+longer while a look at them would take too long."""
 
 
 class PostgresDriver(PostgresFlows):
@@ -67,10 +64,9 @@ class PostgresDriver(PostgresFlows):
         self._store = Store(address, clock)
         self._waiting = Waiting(self._store)
         self._transactions = Transactions(self._store)
-        self._promote_from: float | None = None
-        self._promote_anew_at = 0.0
-        self._prune_from: float | None = None
-        self._prune_anew_at = 0.0
+        self._due = Place(self._store, "promote", anew_seconds=0.0)
+        self._over = Place(self._store, "prune", anew_seconds=PRUNE_ANEW_SECONDS)
+        self._over_unkept = Place(self._store, "prune_tombstones", anew_seconds=PRUNE_ANEW_SECONDS)
 
     def close(self) -> None:
         self._transactions.close()
@@ -149,26 +145,13 @@ class PostgresDriver(PostgresFlows):
         return [Reservation(*row) for row in found]
 
     def promote(self, limit: int) -> Promoted:
-        began = time.monotonic()
-        anew = began >= self._promote_anew_at
-        arguments = {
-            "now": self._store.now,
-            "from": None if anew else self._promote_from,
-            "limit": limit,
-        }
-        found = self._store.rows("promote", **arguments)
-        ((moved, due, now, busy, self._promote_from),) = found
-        if anew:
-            ended = time.monotonic()
-            self._promote_anew_at = ended + (ended - began) / PROMOTE_ANEW_SHARE
+        moved, due, now, busy = self._due.look(limit)
         return Promoted(moved, due, busy or (due is not None and due <= now), now)
 
     def prune(self, limit: int) -> int:
-        if time.monotonic() >= self._prune_anew_at:
-            self._prune_from = None
-            self._prune_anew_at = time.monotonic() + PRUNE_ANEW_SECONDS
-        arguments = {"now": self._store.now, "from": self._prune_from, "limit": limit}
-        ((pruned, self._prune_from),) = self._store.rows("prune", **arguments)
+        (pruned,) = self._over.look(limit)
+        if pruned < limit:
+            pruned += self._over_unkept.look(limit - pruned)[0]
         return int(pruned)
 
     def cancel(

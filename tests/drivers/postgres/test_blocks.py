@@ -20,6 +20,7 @@ from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
 BRIEFLY = Retention(60.0, 60.0, 60.0)
+UNKEPT = Retention(0.0, 0.0, 0.0)
 
 
 @pytest.fixture
@@ -166,6 +167,24 @@ def test_a_held_snapshot_does_not_make_prune_step_over_what_was_pruned(
     driver.close()
 
 
+def test_a_held_snapshot_does_not_make_prune_step_over_jobs_that_were_not_kept(
+    postgres_server: PostgresServer,
+) -> None:
+    clock = ManualClock()
+    driver = migrated(postgres_server.url, clock=clock)
+    with postgres_server.held_snapshot():
+        for turn in range(4):
+            driver.enqueue([job(f"{turn}-{number}", retention=UNKEPT) for number in range(500)])
+            while ids(driver, 100):
+                pass
+            clock.advance(60.0)
+            before = entries_read(driver, "tombstones_prune_at")
+            while driver.prune(100):
+                pass
+            assert entries_read(driver, "tombstones_prune_at") - before <= 2000
+    driver.close()
+
+
 def test_a_held_snapshot_does_not_make_promote_step_over_what_became_due(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +193,7 @@ def test_a_held_snapshot_does_not_make_promote_step_over_what_became_due(
     with postgres_server.held_snapshot():
         driver.enqueue([job(f"j{number:04}", delay=1.0 + number) for number in range(2000)])
         # One look from the beginning, and no more of them: they take ever longer.
-        monkeypatch.setattr("taskharbor.drivers.postgres.driver.PROMOTE_ANEW_SHARE", 1e-9)
+        monkeypatch.setattr("taskharbor.drivers.postgres.places.ANEW_SHARE", 1e-9)
         for _ in range(100):
             clock.advance(20.0)
             before = entries_read(driver, "scheduled_wake_at")
@@ -204,7 +223,7 @@ def test_what_expired_before_it_is_put_off_is_promoted_all_the_same(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its expiry lies before the place where promoting goes on."""
-    monkeypatch.setattr("taskharbor.drivers.postgres.driver.PROMOTE_ANEW_SHARE", 1e-9)
+    monkeypatch.setattr("taskharbor.drivers.postgres.places.ANEW_SHARE", 1e-9)
     clock = ManualClock()
     driver = migrated(postgres_server.url, clock=clock)
     names = ["retried", "retried-with-others", "enqueued", "enqueued-with-others"]

@@ -82,7 +82,7 @@ def test_a_cancel_finds_a_job_that_is_being_promoted(
 ) -> None:
     """It is neither where it was when the cancel began, nor finished."""
     driver.enqueue([job("a", delay=600.0)])
-    promote = "SELECT th.promote(1e10, NULL, 10)"
+    promote = "SELECT th.promote(1e10, '-infinity', 10)"
     verdicts = while_open(postgres_server, driver, promote, lambda: driver.cancel(["a"]))
     assert verdicts == [CancelVerdict.CANCELLED]
     assert driver.results(["a"])[0].state is State.CANCELLED  # type: ignore[union-attr]

@@ -238,21 +238,22 @@ LANGUAGE sql AS $$
         CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = u.seq LIMIT 1) j
         ORDER BY j.seq
     ), ready AS (
-        DELETE FROM th.ready r USING jobs j
-        WHERE r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq
-        RETURNING j.seq, j.queue, 'ready' AS state
+        DELETE FROM th.ready WHERE ctid = ANY (ARRAY(
+            SELECT r.ctid FROM jobs j CROSS JOIN LATERAL (SELECT r.ctid FROM th.ready r
+                WHERE r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq LIMIT 1) r))
+        RETURNING seq, 'ready' AS state
     ), scheduled AS (
-        DELETE FROM th.scheduled s USING jobs j WHERE s.seq = j.seq
-        RETURNING j.seq, j.queue, 'scheduled' AS state
+        DELETE FROM th.scheduled WHERE seq = ANY (p_seqs) RETURNING seq, 'scheduled' AS state
     ), blocked AS (
-        DELETE FROM th.blocked b USING jobs j WHERE b.seq = j.seq
-        RETURNING j.seq, j.queue, 'blocked' AS state, b.awaits
+        DELETE FROM th.blocked WHERE seq = ANY (p_seqs) RETURNING seq, 'blocked' AS state, awaits
     ), gone AS (
-        SELECT seq, queue, state FROM ready UNION ALL SELECT seq, queue, state FROM scheduled
-        UNION ALL SELECT seq, queue, state FROM blocked
+        SELECT seq, state FROM ready UNION ALL SELECT seq, state FROM scheduled
+        UNION ALL SELECT seq, state FROM blocked
     ), counted AS (
         INSERT INTO th.counts (queue, state, jobs)
-        SELECT queue, state, -count(*) FROM gone GROUP BY queue, state
+        SELECT j.queue, g.state, -count(*) FROM gone g
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
+        GROUP BY j.queue, g.state
     )
     SELECT (SELECT array_agg(seq) FROM gone),
         (SELECT array_agg(awaits ORDER BY awaits) FROM blocked WHERE awaits IS NOT NULL)

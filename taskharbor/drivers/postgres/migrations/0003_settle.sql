@@ -12,8 +12,11 @@ BEGIN
             WHEN s.seq IS NOT NULL THEN 'scheduled' WHEN b.seq IS NOT NULL THEN 'blocked'
             ELSE 'ready' END, e.fence
     INTO state, settled
-    FROM th.jobs j LEFT JOIN th.ended e USING (seq) LEFT JOIN th.leases l USING (seq)
-    LEFT JOIN th.scheduled s USING (seq) LEFT JOIN th.blocked b USING (seq)
+    FROM th.jobs j
+    LEFT JOIN LATERAL (SELECT * FROM th.ended e WHERE e.seq = j.seq LIMIT 1) e ON true
+    LEFT JOIN LATERAL (SELECT * FROM th.leases l WHERE l.seq = j.seq LIMIT 1) l ON true
+    LEFT JOIN LATERAL (SELECT * FROM th.scheduled s WHERE s.seq = j.seq LIMIT 1) s ON true
+    LEFT JOIN LATERAL (SELECT * FROM th.blocked b WHERE b.seq = j.seq LIMIT 1) b ON true
     WHERE j.id = p_id;
     IF NOT FOUND THEN
         verdict := CASE WHEN p_terminal AND EXISTS (SELECT FROM th.tombstones t
@@ -74,8 +77,8 @@ DECLARE
     goes_on boolean;
     no_expiry boolean;
 BEGIN
-    SELECT l.* INTO lease FROM th.leases l JOIN th.jobs j USING (seq)
-    WHERE j.id = p_id AND l.fence = p_fence FOR UPDATE OF l;
+    SELECT * INTO lease FROM th.leases
+    WHERE seq = (SELECT seq FROM th.jobs WHERE id = p_id) AND fence = p_fence FOR UPDATE;
     IF NOT FOUND THEN
         SELECT o.verdict, o.state INTO verdict, state
         FROM th.judge_without_lease(p_id, p_fence, p_now, ends IS NOT NULL) o;

@@ -2,7 +2,9 @@
 --
 -- The functions that are called from outside set how they are planned: index scans and nested loops
 -- with one plan for all arguments are right for them at any size, and the statistics of tables that
--- are emptied and filled within seconds are not to be trusted.
+-- are emptied and filled within seconds are not to be trusted. Nor is the order of a join left to them:
+-- where a table has few rows and many dead ones, to read it whole seems as cheap as to look for one of
+-- them. A row is looked for by a subquery of its own.
 
 -- All leases. They are looked for only in blocks that may have some, which is what keeps this short
 -- while somebody holds an old snapshot, and the leases of all jobs run since are still in the table.
@@ -24,7 +26,9 @@ CREATE VIEW th.reservations AS
 SELECT j.id, j.queue, j.task, j.body, l.fence, l.attempt, coalesce(c.losses, 0) AS losses,
     j.priority, j.enqueued_at, l.reserved_at, l.expires_at AS lease_expires_at, c.unknown_since,
     c.saved, l.cancel_reason IS NOT NULL AS cancel_requested, l.holder, j.flow, c.awaits
-FROM th.leased() l JOIN th.jobs j USING (seq) LEFT JOIN th.carried c USING (seq);
+FROM th.leased() l
+CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = l.seq LIMIT 1) j
+LEFT JOIN LATERAL (SELECT * FROM th.carried c WHERE c.seq = l.seq LIMIT 1) c ON true;
 
 -- Up to `p_limit` that are over, the oldest first. Forgets which blocks have no leases any more: only
 -- rows that this statement sees, so that what blocks_close writes at the same time stays.
@@ -252,12 +256,13 @@ DECLARE
     lease th.leases;
 BEGIN
     -- In one order for everybody: settles delete many of these rows at the same time.
-    PERFORM FROM th.leases
-    WHERE seq = ANY (ARRAY(SELECT j.seq FROM th.jobs j WHERE j.id = ANY (p_ids)))
-    ORDER BY seq FOR UPDATE;
+    PERFORM FROM (SELECT seq FROM unnest(ARRAY(
+        SELECT j.seq FROM th.jobs j WHERE j.id = ANY (p_ids))) AS seq ORDER BY seq) j
+    CROSS JOIN LATERAL (SELECT FROM th.leases l WHERE l.seq = j.seq FOR UPDATE) l;
     FOR item IN 1 .. cardinality(p_ids) LOOP
-        SELECT l.* INTO lease FROM th.leases l JOIN th.jobs j USING (seq)
-        WHERE j.id = p_ids[item] AND l.fence = p_fences[item];
+        SELECT * INTO lease FROM th.leases
+        WHERE seq = (SELECT j.seq FROM th.jobs j WHERE j.id = p_ids[item])
+        AND fence = p_fences[item];
         IF NOT FOUND THEN
             RETURN QUERY SELECT o.verdict, NULL::double precision, false
             FROM th.judge_without_lease(p_ids[item], p_fences[item], at, false) o;

@@ -92,9 +92,9 @@ BEGIN
         array_agg(coalesce(j.digest, k.digest) = coalesce(u.digest, p_digests[1]))
     INTO items, there, sames
     FROM unnest(p_ids, p_queues, p_keys, p_digests) WITH ORDINALITY u (id, queue, key, digest, ord)
-    LEFT JOIN th.jobs j ON j.id = u.id
-    LEFT JOIN LATERAL (SELECT o.id, o.digest FROM th.keys h JOIN th.jobs o USING (seq)
-        WHERE h.queue = coalesce(u.queue, p_queues[1]) AND h.key = u.key LIMIT 1) k ON true
+    LEFT JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.id = u.id LIMIT 1) j ON true
+    LEFT JOIN LATERAL (SELECT * FROM th.jobs o WHERE o.seq = (SELECT h.seq FROM th.keys h
+        WHERE h.queue = coalesce(u.queue, p_queues[1]) AND h.key = u.key) LIMIT 1) k ON true
     WHERE seqs[u.ord] NOT IN (SELECT unnest(made));
     IF array_position(there, NULL) IS NULL THEN
         RETURN QUERY SELECT * FROM unnest(items, there, sames);
@@ -190,9 +190,9 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- What is due since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the
+-- What is due since `p_from` (NULL: a minute ago), up to `p_limit`; `upto`: from where on to look the
 -- next time, a second before what was moved last. What comes to lie before that (its transaction was
--- slow) is found by a call from NULL. See prune.
+-- slow) is found by a call from -infinity. See prune.
 CREATE FUNCTION th.promote(p_now double precision, p_from double precision, p_limit integer,
     OUT moved integer, OUT next_due double precision, OUT now double precision, OUT busy boolean,
     OUT upto double precision)
@@ -202,7 +202,7 @@ SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     at double precision := th.clock(p_now);
-    since double precision := least(coalesce(p_from, '-infinity'), at - 1);
+    since double precision := least(coalesce(p_from, at - 60), at - 1);
     last double precision;
     expired bigint[];
     queues text[];
@@ -267,9 +267,9 @@ BEGIN
         SELECT FROM th.keys WHERE queue = p_queue AND key = p_key AND seq = p_seq);
 END $$;
 
--- What is over since `p_from` (NULL: whenever), up to `p_limit`; `upto`: from where on to look the
+-- What is over since `p_from` (NULL: a minute ago), up to `p_limit`; `upto`: from where on to look the
 -- next time. What comes to lie before that (its transaction was slow, a clock was set back) is found
--- by a call from NULL. The way from there may be long: over all that was pruned while somebody holds
+-- by a call from -infinity. The way from there may be long: over all that was pruned while somebody holds
 -- an old snapshot.
 CREATE FUNCTION th.prune(p_now double precision, p_from double precision, p_limit integer,
     OUT pruned integer, OUT upto double precision)
@@ -283,16 +283,19 @@ DECLARE
     removed integer;
 BEGIN
     WITH over AS (
-        SELECT e.seq, j.queue FROM th.ended e JOIN th.jobs j USING (seq)
-        WHERE e.prune_at >= coalesce(p_from, '-infinity') AND e.prune_at <= at
+        SELECT e.ctid FROM th.ended e
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = e.seq LIMIT 1) j
+        WHERE e.prune_at >= coalesce(p_from, at - 60) AND e.prune_at <= at
         AND (j.key IS NULL OR th.key_is_free(j.queue, j.key, j.seq))
         ORDER BY e.prune_at LIMIT p_limit FOR UPDATE OF e SKIP LOCKED
     ), gone AS (
-        DELETE FROM th.ended e USING over o WHERE e.seq = o.seq
-        RETURNING e.seq, o.queue, e.state, e.prune_at
+        DELETE FROM th.ended WHERE ctid = ANY (ARRAY(SELECT ctid FROM over))
+        RETURNING seq, state, prune_at
     ), counted AS (
         INSERT INTO th.counts (queue, state, jobs)
-        SELECT queue, state, -count(*) FROM gone GROUP BY queue, state
+        SELECT j.queue, g.state, -count(*) FROM gone g
+        CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = g.seq LIMIT 1) j
+        GROUP BY j.queue, g.state
     )
     SELECT array_agg(seq), max(prune_at) FROM gone INTO seqs, upto;
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (seqs)));
@@ -302,10 +305,6 @@ BEGIN
         upto := at;
     END IF;
     pruned := pruned + th.flows_prune(at, p_limit - pruned);
-    DELETE FROM th.tombstones WHERE id IN (SELECT id FROM th.tombstones WHERE prune_at <= at
-        ORDER BY prune_at LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
-    GET DIAGNOSTICS removed = ROW_COUNT;
-    pruned := pruned + removed;
     DELETE FROM th.retired WHERE holder IN (SELECT holder FROM th.retired WHERE prune_at <= at
         LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
@@ -318,6 +317,28 @@ BEGIN
         SELECT queue, state, sum(jobs) FROM folded GROUP BY queue, state HAVING sum(jobs) <> 0;
     END IF;
     pruned := pruned + removed;
+END $$;
+
+-- The same of jobs that were not kept.
+CREATE FUNCTION th.prune_tombstones(p_now double precision, p_from double precision,
+    p_limit integer, OUT pruned integer, OUT upto double precision)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+    at double precision := th.clock(p_now);
+BEGIN
+    WITH gone AS (
+        DELETE FROM th.tombstones WHERE ctid = ANY (ARRAY(SELECT ctid FROM th.tombstones
+            WHERE prune_at >= coalesce(p_from, at - 60) AND prune_at <= at
+            ORDER BY prune_at LIMIT p_limit FOR UPDATE SKIP LOCKED))
+        RETURNING prune_at
+    )
+    SELECT count(*), max(prune_at) INTO pruned, upto FROM gone;
+    IF pruned < p_limit THEN
+        upto := at;
+    END IF;
 END $$;
 
 CREATE FUNCTION th.cancel(p_now double precision, p_ids text[], p_reason text)
@@ -376,7 +397,8 @@ BEGIN
             cancelled := cancelled || gone;
         END IF;
         -- In one order, as heartbeats do.
-        PERFORM FROM th.leases WHERE seq = ANY (rest) ORDER BY seq FOR UPDATE;
+        PERFORM FROM (SELECT seq FROM unnest(rest) AS seq ORDER BY seq) r
+        CROSS JOIN LATERAL (SELECT FROM th.leases l WHERE l.seq = r.seq FOR UPDATE) l;
         WITH told AS (
             UPDATE th.leases SET cancel_reason = coalesce(cancel_reason, p_reason)
             WHERE seq = ANY (rest) RETURNING seq
@@ -384,9 +406,9 @@ BEGIN
         SELECT array_agg(seq) FROM told INTO asked;
         requested := requested || asked;
         SELECT array_agg(j.seq) INTO rest FROM th.jobs j
-        WHERE j.seq = ANY (rest) AND NOT EXISTS (SELECT FROM th.ended e WHERE e.seq = j.seq)
-        AND NOT EXISTS (SELECT FROM th.leases l
-            WHERE l.seq = j.seq AND l.cancel_reason IS NOT NULL);
+        WHERE j.seq = ANY (rest) AND (SELECT true FROM th.ended e WHERE e.seq = j.seq) IS NULL
+        AND (SELECT true FROM th.leases l
+            WHERE l.seq = j.seq AND l.cancel_reason IS NOT NULL) IS NULL;
         EXIT WHEN rest IS NULL;
     END LOOP;
     IF rest IS NOT NULL THEN
@@ -410,8 +432,9 @@ DECLARE
 BEGIN
     -- Those that these jobs once gave their work to as well: a flow that ends while one of them is
     -- blocked again would not see it.
-    PERFORM th.flows_lock(p_ids, ARRAY(SELECT c.awaits FROM th.jobs j JOIN th.carried c USING (seq)
-        WHERE j.id = ANY (p_ids) AND c.awaits IS NOT NULL));
+    PERFORM th.flows_lock(p_ids, ARRAY(SELECT c.awaits FROM th.carried c
+        WHERE c.seq = ANY (ARRAY(SELECT j.seq FROM th.jobs j WHERE j.id = ANY (p_ids)))
+        AND c.awaits IS NOT NULL));
     FOREACH name IN ARRAY p_ids LOOP
         SELECT * INTO job FROM th.jobs WHERE id = name;
         IF NOT FOUND THEN
@@ -508,7 +531,7 @@ DECLARE
 BEGIN
     SELECT array_agg(j.seq) INTO in_flow FROM th.jobs j
     WHERE j.seq = ANY (seqs) AND j.flow IS NOT NULL
-    AND NOT EXISTS (SELECT FROM th.leases l WHERE l.seq = j.seq);
+    AND (SELECT true FROM th.leases l WHERE l.seq = j.seq) IS NULL;
     SELECT o.seqs INTO waited FROM th.out_of_line(free) o;
     ended := th.drop_ends(free);
     PERFORM th.tell_ends(ARRAY(SELECT id FROM th.jobs WHERE seq = ANY (waited || ended)));
@@ -557,13 +580,14 @@ SELECT j.seq, j.id, j.task, j.queue,
     e.fence AS settled_fence, e.holder AS settled_holder, e.reserved_at AS settled_reserved_at,
     j.flow, c.awaits
 FROM th.jobs j
-LEFT JOIN th.carried c USING (seq)
-LEFT JOIN th.ended e USING (seq)
-LEFT JOIN th.leases l USING (seq)
-LEFT JOIN th.scheduled s USING (seq)
-LEFT JOIN th.blocked b USING (seq)
-LEFT JOIN th.members m USING (seq)
-LEFT JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq;
+LEFT JOIN LATERAL (SELECT * FROM th.carried c WHERE c.seq = j.seq LIMIT 1) c ON true
+LEFT JOIN LATERAL (SELECT * FROM th.ended e WHERE e.seq = j.seq LIMIT 1) e ON true
+LEFT JOIN LATERAL (SELECT * FROM th.leases l WHERE l.seq = j.seq LIMIT 1) l ON true
+LEFT JOIN LATERAL (SELECT * FROM th.scheduled s WHERE s.seq = j.seq LIMIT 1) s ON true
+LEFT JOIN LATERAL (SELECT * FROM th.blocked b WHERE b.seq = j.seq LIMIT 1) b ON true
+LEFT JOIN LATERAL (SELECT * FROM th.members m WHERE m.seq = j.seq LIMIT 1) m ON true
+LEFT JOIN LATERAL (SELECT * FROM th.ready r
+    WHERE r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq LIMIT 1) r ON true;
 
 -- Jobs by id, in their order, NULLs for those that are not there. In a function, for the planner would
 -- read whole tables that were small when it last looked.

@@ -12,8 +12,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
     ends double precision;
 BEGIN
-    SELECT l.expires_at INTO ends FROM th.leases l JOIN th.jobs j USING (seq)
-    WHERE j.id = p_id AND l.fence = p_fence;
+    SELECT expires_at INTO ends FROM th.leases
+    WHERE seq = (SELECT seq FROM th.jobs WHERE id = p_id) AND fence = p_fence;
     IF NOT FOUND THEN
         SELECT o.verdict INTO verdict
         FROM th.judge_without_lease(p_id, p_fence, th.clock(p_now), false) o;

@@ -687,8 +687,8 @@ BEGIN
         AND NOT EXISTS (SELECT FROM th.errands e WHERE e.flow = f.id)
         RETURNING f.id, f.parent
     LOOP
-        SELECT j.* INTO job FROM th.jobs j JOIN th.blocked b USING (seq)
-        WHERE j.id = ended.parent AND b.awaits = ended.id;
+        SELECT * INTO job FROM th.jobs j WHERE j.id = ended.parent
+        AND (SELECT b.awaits FROM th.blocked b WHERE b.seq = j.seq) = ended.id;
         IF FOUND AND (SELECT o.seqs FROM th.out_of_line(ARRAY[job.seq]) o) IS NOT NULL THEN
             UPDATE th.carried SET due_at = p_now WHERE seq = job.seq;
             PERFORM th.to_line(job.queue, job.priority, job.seq, p_now, p_now, 'unblocked',

@@ -1,5 +1,8 @@
--- promote: now, from (NULL: the beginning), limit -> moved, next due time, now, more, where to go on
+-- promote: now, from (NULL: a minute ago), limit -> moved, next due time, now, more, where to go on
 SELECT moved, next_due, now, busy, upto FROM th.promote(%(now)s, %(from)s, %(limit)s);
 
--- prune: now, from (NULL: the beginning), limit -> how many, where to go on
+-- prune: now, from (NULL: a minute ago), limit -> how many, where to go on
 SELECT pruned, upto FROM th.prune(%(now)s, %(from)s, %(limit)s);
+
+-- prune_tombstones: as prune
+SELECT pruned, upto FROM th.prune_tombstones(%(now)s, %(from)s, %(limit)s);
