@@ -223,6 +223,9 @@ class RedisCluster:
                 info = client.execute_command("CLUSTER INFO")
             if info["cluster_state"] != "ok" or int(info["cluster_known_nodes"]) != len(self.nodes):
                 return False
+            # Without full coverage the state is "ok" before a node has heard of the others' slots.
+            if int(info["cluster_slots_assigned"]) != HASH_SLOTS:
+                return False
         return True
 
     def _assign_replicas(self) -> None:
