@@ -58,6 +58,9 @@ class Place:
             self._anew_at = ended + max(self._anew_seconds, (ended - began) / ANEW_SHARE)
 
     def _ask(self, limit: int, start: float | None, patience: float | None) -> tuple[Any, ...]:
+        statement = self._store.parsed[self._name]
         arguments = {"now": self._store.now, "from": start, "limit": limit}
-        ((*found, self._upto),) = self._store.rows_within(patience, self._name, **arguments)
+        ((*found, self._upto),) = self._store.call(
+            lambda connection: connection.run(statement, arguments), patience=patience
+        )
         return tuple(found)

@@ -47,12 +47,8 @@ class Store:
 
     def rows(self, name: str, /, **arguments: Any) -> Rows:
         """Run the statement in a transaction of its own. Raises StoreErrors."""
-        return self.rows_within(None, name, **arguments)
-
-    def rows_within(self, patience: float | None, name: str, /, **arguments: Any) -> Rows:
-        """As ``rows``, within ``patience`` seconds, if not the URL's."""
         statement = self.parsed[name]
-        return self.call(lambda connection: connection.run(statement, arguments), patience=patience)
+        return self.call(lambda connection: connection.run(statement, arguments))
 
     def rows_over(self, connection: Connection, name: str, /, **arguments: Any) -> Rows:
         """As ``rows``, over a connection of the caller's, and sent once. Raises psycopg's errors as

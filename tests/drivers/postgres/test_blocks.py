@@ -146,42 +146,28 @@ def test_a_held_snapshot_does_not_make_reserves_step_over_what_was_taken(
         assert entries_read(driver, "leases") == 0
 
 
+@pytest.mark.parametrize(
+    ("kept", "index", "most"),
+    [(BRIEFLY, "ended_prune_at", 5000), (UNKEPT, "tombstones_prune_at", 2000)],
+)
 def test_a_held_snapshot_does_not_make_prune_step_over_what_was_pruned(
-    postgres_server: PostgresServer,
+    postgres_server: PostgresServer, kept: Retention, index: str, most: int
 ) -> None:
     clock = ManualClock()
     driver = migrated(postgres_server.url, clock=clock)
     with postgres_server.held_snapshot():
         for turn in range(4):
-            driver.enqueue([job(f"{turn}-{number}", retention=BRIEFLY) for number in range(500)])
+            driver.enqueue([job(f"{turn}-{number}", retention=kept) for number in range(500)])
             while ids(driver, 100):
                 clock.advance(0.1)
-            clock.advance(BRIEFLY.succeeded)
-            before = entries_read(driver, "ended_prune_at")
+            clock.advance(60.0)
+            before = entries_read(driver, index)
             while driver.prune(100):
                 pass
             # (Each page would read past all that was pruned: 10 000 entries in the last turn. Once
             # a minute one does.)
-            assert entries_read(driver, "ended_prune_at") - before <= 5000
+            assert entries_read(driver, index) - before <= most
         assert driver.list_jobs(JobFilter()).jobs == []
-    driver.close()
-
-
-def test_a_held_snapshot_does_not_make_prune_step_over_jobs_that_were_not_kept(
-    postgres_server: PostgresServer,
-) -> None:
-    clock = ManualClock()
-    driver = migrated(postgres_server.url, clock=clock)
-    with postgres_server.held_snapshot():
-        for turn in range(4):
-            driver.enqueue([job(f"{turn}-{number}", retention=UNKEPT) for number in range(500)])
-            while ids(driver, 100):
-                pass
-            clock.advance(60.0)
-            before = entries_read(driver, "tombstones_prune_at")
-            while driver.prune(100):
-                pass
-            assert entries_read(driver, "tombstones_prune_at") - before <= 2000
     driver.close()
 
 

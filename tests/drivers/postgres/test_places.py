@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -14,19 +15,25 @@ from taskharbor.errors import StoreUnavailable
 
 
 class Slow:
-    """A store that needs ``seconds`` for a look from the beginning."""
+    """A store, and its connection, that needs ``seconds`` for a look from the beginning."""
 
     now = None
+    parsed: ClassVar = {"prune": "a statement"}
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.patience = 0.0
         self.asked: list[float | None] = []
 
-    def rows_within(self, patience: float | None, name: str, **arguments: Any) -> list[Any]:
+    def call(self, step: Callable[[Slow], list[Any]], *, patience: float | None) -> list[Any]:
+        self.patience = 10.0 if patience is None else patience
+        return step(self)
+
+    def run(self, statement: str, arguments: dict[str, Any]) -> list[Any]:
         start = arguments["from"]
         self.asked.append(start)
-        if start == -inf and self.seconds > (10.0 if patience is None else patience):
-            raise StoreUnavailable(f"{name}: no answer")
+        if start == -inf and self.seconds > self.patience:
+            raise StoreUnavailable(f"{statement}: no answer")
         return [(arguments["limit"], 7.0 * len(self.asked))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -217,6 +218,17 @@ def test_many_expired_leases_are_reaped_page_by_page(shop: Shop) -> None:
 # --- pruner --------------------------------------------------------------------------------------
 
 
+def pruner_with_row_locks(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, prune: Callable[[object, int], int]
+) -> Pruner:
+    """On a store whose pages may grow, and that prunes like this, at no time too slowly."""
+    monkeypatch.setattr(type(shop.driver), "prune", prune)
+    able = replace(shop.driver.capabilities, row_locks=True)
+    monkeypatch.setattr(shop.driver, "capabilities", able)
+    monkeypatch.setattr(pruner, "PAGE_SECONDS", 60.0)
+    return Pruner(shop.driver)
+
+
 def test_where_long_calls_hold_up_nobody_pages_grow_while_there_is_more(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,11 +242,7 @@ def test_where_long_calls_hold_up_nobody_pages_grow_while_there_is_more(
         left -= pruned
         return pruned
 
-    monkeypatch.setattr(type(shop.driver), "prune", prune)
-    able = replace(shop.driver.capabilities, row_locks=True)
-    monkeypatch.setattr(shop.driver, "capabilities", able)
-    monkeypatch.setattr(pruner, "PAGE_SECONDS", 60.0)
-    duty = Pruner(shop.driver)
+    duty = pruner_with_row_locks(shop, monkeypatch, prune)
     for _ in range(3):
         duty.step(duty.look_at)
     assert asked == [pruner.PAGE, 2 * pruner.PAGE, 4 * pruner.PAGE]
@@ -257,11 +265,7 @@ def test_a_page_that_grew_too_long_for_the_server_is_followed_by_a_small_one(
             raise StoreUnavailable("canceling statement due to statement timeout")
         return limit
 
-    monkeypatch.setattr(type(shop.driver), "prune", prune)
-    able = replace(shop.driver.capabilities, row_locks=True)
-    monkeypatch.setattr(shop.driver, "capabilities", able)
-    monkeypatch.setattr(pruner, "PAGE_SECONDS", 60.0)
-    duty = Pruner(shop.driver)
+    duty = pruner_with_row_locks(shop, monkeypatch, prune)
     for _ in range(2):
         duty.step(duty.look_at)
     with pytest.raises(StoreUnavailable):

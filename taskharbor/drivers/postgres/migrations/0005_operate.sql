@@ -269,8 +269,8 @@ END $$;
 
 -- What is over since `p_from` (NULL: a minute ago), up to `p_limit`; `upto`: from where on to look the
 -- next time. What comes to lie before that (its transaction was slow, a clock was set back) is found
--- by a call from -infinity. The way from there may be long: over all that was pruned while somebody holds
--- an old snapshot.
+-- by a call from -infinity. The way from there may be long: over all that was pruned while somebody
+-- holds an old snapshot.
 CREATE FUNCTION th.prune(p_now double precision, p_from double precision, p_limit integer,
     OUT pruned integer, OUT upto double precision)
 LANGUAGE plpgsql
