@@ -65,8 +65,10 @@ class PostgresDriver(PostgresFlows):
         self._waiting = Waiting(self._store)
         self._transactions = Transactions(self._store)
         self._due = Place(self._store, "promote", anew_seconds=0.0)
-        self._over = Place(self._store, "prune", anew_seconds=PRUNE_ANEW_SECONDS)
-        self._over_unkept = Place(self._store, "prune_tombstones", anew_seconds=PRUNE_ANEW_SECONDS)
+        self._over = [
+            Place(self._store, name, anew_seconds=PRUNE_ANEW_SECONDS)
+            for name in ("prune", "prune_flows", "prune_tombstones")
+        ]
 
     def close(self) -> None:
         self._transactions.close()
@@ -149,10 +151,11 @@ class PostgresDriver(PostgresFlows):
         return Promoted(moved, due, busy or (due is not None and due <= now), now)
 
     def prune(self, limit: int) -> int:
-        (pruned,) = self._over.look(limit)
-        if pruned < limit:
-            pruned += self._over_unkept.look(limit - pruned)[0]
-        return int(pruned)
+        pruned = 0
+        for place in self._over:
+            if pruned < limit:
+                pruned += place.look(limit - pruned)[0]
+        return pruned
 
     def cancel(
         self, job_ids: Sequence[str], reason: Reason = Reason.OPERATOR

@@ -1,8 +1,9 @@
 """Who of this process waits, and for what.
 
 A topic is "w:<queue>" for a ready job or "d:<job id>" for the end of one. Its first letter is its
-kind, and each kind has a channel. The server tells of a topic that is registered with it once; then
-it has to be registered again, and so it is written down here which are, and since when.
+kind, and each kind has a channel. The server tells of a topic that is registered with it once, and
+not for long after that; then it has to be registered again, and so it is written down here which
+are, and since when.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import inf
+from dataclasses import dataclass
 
 from taskharbor.errors import TaskHarborError
 
-REGISTER_SECONDS = 600.0
-"""When to register again without having heard: prune removes what is an hour old."""
+TURN_SECONDS = 2.0
+"""A registration counts for so long at least, and for twice as long at most: ``th.turn``."""
+RENEW_SECONDS = TURN_SECONDS / 2
 
 
 class Heard:
@@ -30,6 +32,14 @@ class Heard:
         self.told = False
 
 
+@dataclass(slots=True)
+class _Registration:
+    """``since``: without a moment that it did not count in. In monotonic time."""
+
+    since: float
+    renewed: float
+
+
 class Topics:
     """Those who wait, and what the server knows of them. For all threads."""
 
@@ -37,7 +47,7 @@ class Topics:
         self._lock = threading.Lock()
         self._waiters: dict[str, set[Heard]] = {}
         self._present: set[Heard] = set()
-        self._registered: dict[str, float] = {}  # since when, until a notification comes
+        self._registered: dict[str, _Registration] = {}  # until a notification comes
         self._wanted: set[str] = set()
         self._heard: set[str] = set()
         """The kinds of which a notification sent from now on will be heard."""
@@ -69,24 +79,32 @@ class Topics:
     def registering(self, topics: Sequence[str]) -> Iterator[tuple[list[str], float | None]]:
         """Those of ``topics`` that are to be registered in this context, and since when the
         youngest of all is (monotonic time); None while nothing is heard."""
+        due: list[str] = []
+        since: float | None = None
         with self._lock:
-            now = time.monotonic()
-            since: float | None = None
-            new = []
             if self._heard.issuperset(topic[0] for topic in topics):
-                young = [self._registered.get(topic, -inf) for topic in topics]
-                old = now - REGISTER_SECONDS
-                new = [topic for topic, at in zip(topics, young, strict=True) if at < old]
-                since = now if new else max(young, default=now)
                 # Written down before it is done: the notification may be here before the answer.
-                self._registered |= dict.fromkeys(new, now)
+                now = time.monotonic()
+                due = [topic for topic in topics if self._is_due(topic, now)]
+                since = max((self._registered[topic].since for topic in topics), default=now)
         try:
-            yield new, since
+            yield due, since
         except TaskHarborError:
             with self._lock:
-                for topic in new:
+                for topic in due:
                     self._registered.pop(topic, None)
             raise
+
+    def _is_due(self, topic: str, now: float) -> bool:
+        """Whether to register it now, which is then written down."""
+        known = self._registered.get(topic)
+        if known is not None and now - known.renewed < RENEW_SECONDS:
+            return False
+        # (What is renewed at the last moment may be too late when it gets there.)
+        if known is None or now - known.renewed > TURN_SECONDS - RENEW_SECONDS / 4:
+            known = self._registered[topic] = _Registration(now, now)
+        known.renewed = now
+        return True
 
     def not_heard(self) -> set[str]:
         """The kinds that somebody has waited for and that are not heard."""

@@ -3,7 +3,8 @@
 A waiter registers its topics in the table ``waiters``, so that somebody notifies at all, and looks
 in the same statement. Whoever looked for waiters just before that commits, and commits itself just
 after it, does not see it: so it looks again 2, 15 and 100 ms after it registered, and then every
-``LOOK_SECONDS``. A registration lasts until its notification comes, over any number of waits.
+``LOOK_SECONDS``. A registration lasts until its notification comes, over any number of waits, but
+not for long: looks renew it.
 
 One connection listens for all threads of the process, and who waits alone for jobs looks for them
 there; see ``listening``. While there is none (it broke, the server is away) and where there can be
@@ -45,9 +46,7 @@ class Waiting:
 
     def for_jobs(self, queues: Sequence[str], seconds: float) -> None:
         def is_there(topics: Sequence[str]) -> bool:
-            found = self._ear.rows(
-                "any_ready", now=self._store.now, topics=topics or None, queues=list(queues)
-            )
+            found = self._ear.rows("any_ready", topics=topics or None, queues=list(queues))
             return bool(found[0][0]) and time.monotonic() - self._told_at > TAKING_SECONDS
 
         queues = columns.of_ids(queues)
@@ -113,5 +112,5 @@ def results(
 ) -> list[Outcome | None]:
     """``topics``: to be registered first."""
     ids = columns.of_ids(job_ids)
-    found = store.rows("results", now=store.now, topics=topics or None, ids=ids)
+    found = store.rows("results", topics=topics or None, ids=ids)
     return [rows.to_outcome(row) for row in found]

@@ -15,7 +15,7 @@ from taskharbor import TaskHarbor, chain
 from taskharbor.drivers.postgres import PostgresDriver
 from taskharbor.errors import ConfigurationError, StoreUnavailable
 from taskharbor.ids import new_id
-from tests.drivers.postgres.support import job, migrated
+from tests.drivers.postgres.support import job, migrated, set_turn
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -139,9 +139,10 @@ def test_nobody_is_notified_unless_somebody_waits(
 ) -> None:
     monkeypatch.setattr("taskharbor.drivers.postgres.enqueue.LOOK_SECONDS", 0.0)
     driver = migrated(postgres_server.url)
+    set_turn(driver, 1)
     listen(ear, driver)
     driver.enqueue([job("a")])
-    driver._store.rows("any_ready", now=None, topics=["w:default"], queues=["default"])
+    driver._store.rows("any_ready", topics=["w:default"], queues=["default"])
     driver.enqueue([job("b")])
     driver.enqueue([job("c")])
     heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]

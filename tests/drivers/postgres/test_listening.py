@@ -17,7 +17,7 @@ from taskharbor.drivers.postgres.listening import Ear
 from taskharbor.drivers.postgres.topics import Heard
 from taskharbor.errors import StoreUnavailable
 from taskharbor.settlement import Settlement
-from tests.drivers.postgres.support import job, migrated
+from tests.drivers.postgres.support import job, migrated, set_turn
 from tests.proxy import TcpProxy
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
@@ -35,6 +35,7 @@ def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def driver(postgres_server: PostgresServer) -> Iterator[PostgresDriver]:
     with closing(migrated(postgres_server.url, application_name="listens")) as driver:
+        set_turn(driver, 1)
         yield driver
 
 
@@ -141,7 +142,7 @@ def test_a_broken_connection_is_replaced_and_who_waits_registers_anew(
 
 
 def look(ear: Ear) -> list[tuple[Any, ...]]:
-    return ear.rows("any_ready", now=None, topics=None, queues=["q"])
+    return ear.rows("any_ready", topics=None, queues=["q"])
 
 
 @contextmanager
@@ -151,7 +152,7 @@ def waiting_alone(driver: PostgresDriver) -> Iterator[tuple[Ear, Heard]]:
     ear._seizing += 1
     with ear.hearing(["w:q"]) as heard:
         wait_until(lambda: ear._line, seconds=PATIENCE, what="the connection")
-        assert ear.rows("any_ready", now=None, topics=heard.topics, queues=["q"]) == [(False,)]
+        assert ear.rows("any_ready", topics=heard.topics, queues=["q"]) == [(False,)]
         yield ear, heard
 
 

@@ -176,7 +176,7 @@ def _all_calls(
     check(lambda: driver.delete(ids))
     check(lambda: driver.retire(name))
     queues = {"topics": ["w:default", "w:other"], "queues": ["default", "other"]}
-    check(lambda: driver._store.rows("any_ready", now=None, **queues))
+    check(lambda: driver._store.rows("any_ready", **queues))
 
 
 def test_a_settle_looks_at_its_own_leases_alone(postgres_server: PostgresServer) -> None:

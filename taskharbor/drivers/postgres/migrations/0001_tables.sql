@@ -163,11 +163,13 @@ CREATE TABLE th.counts (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 -- Who waits, and for what: "w:<queue>" for a ready job, "d:<job id>" for the end of one. Whoever brings
--- the news takes the row and notifies; without a row nobody does. Lost in a crash, like the waiters'
--- connections.
+-- the news takes the row and notifies; without a row nobody does. A row counts in its turn (th.turn)
+-- and the next one: looking for waiters of a queue steps over all that came and went, and that were
+-- those of hours, while somebody held an old snapshot. Lost in a crash, like the waiters' connections.
 CREATE UNLOGGED TABLE th.waiters (
-    topic text COLLATE "C" PRIMARY KEY,
-    since double precision NOT NULL
+    turn  bigint NOT NULL,
+    topic text COLLATE "C" NOT NULL,
+    PRIMARY KEY (turn, topic)
 );
 
 -- Flows: see flow.plan, flow.progress and drivers.flows. Whoever moves anything of a flow holds its row

@@ -10,6 +10,12 @@ LANGUAGE sql AS $$
     INSERT INTO th.counts (queue, state, jobs) VALUES (p_queue, p_state, p_jobs)
 $$;
 
+-- See waiters. A turn takes two seconds: topics.TURN_SECONDS.
+CREATE FUNCTION th.turn() RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT (date_part('epoch', statement_timestamp()) / 2)::bigint
+$$;
+
 -- News of `p_topics` for those who wait, when this transaction commits. NOTIFY takes a lock that all
 -- notifying commits of a server queue for, so there is one only for a topic that someone waits for,
 -- and only from the first to bring it: a row that another transaction holds is that one's to tell.
@@ -17,13 +23,16 @@ $$;
 CREATE FUNCTION th.tell(p_topics text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM th.waiters WHERE topic = ANY (p_topics)) THEN
+    IF NOT EXISTS (SELECT FROM th.waiters
+            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = ANY (p_topics)) THEN
         RETURN;
     END IF;
-    WITH waited AS (
-        SELECT topic FROM th.waiters WHERE topic = ANY (p_topics) FOR UPDATE SKIP LOCKED
-    ), told AS (
-        DELETE FROM th.waiters w USING waited o WHERE w.topic = o.topic RETURNING w.topic
+    WITH told AS (
+        DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM th.waiters
+            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = ANY (p_topics)
+            FOR UPDATE SKIP LOCKED))
+        RETURNING topic
     )
     SELECT array_agg(topic) FROM told INTO p_topics;
     PERFORM th.notify(p_topics);
@@ -31,18 +40,17 @@ END $$;
 
 -- Somebody waits for `p_topics` (NULL: for nothing new), and looks in the statement that calls this.
 -- A transaction that looked for waiters before this commits has not seen this one, and does not tell.
-CREATE FUNCTION th.register(p_now double precision, p_topics text[]) RETURNS void
+CREATE FUNCTION th.register(p_topics text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     IF p_topics IS NULL THEN
         RETURN;
     END IF;
-    INSERT INTO th.waiters AS w (topic, since)
-    SELECT topic, th.clock(p_now) FROM unnest(p_topics) AS topic
-    WHERE NOT EXISTS (SELECT FROM th.waiters w
-        WHERE w.topic = topic.topic AND w.since > th.clock(p_now) - 300)
-    ORDER BY topic
-    ON CONFLICT (topic) DO UPDATE SET since = excluded.since;
+    INSERT INTO th.waiters (turn, topic)
+    SELECT th.turn(), new.topic FROM unnest(p_topics) AS new (topic)
+    WHERE NOT EXISTS (SELECT FROM th.waiters w WHERE w.turn = th.turn() AND w.topic = new.topic)
+    ORDER BY new.topic
+    ON CONFLICT (turn, topic) DO NOTHING;
 END $$;
 
 -- Jobs and results have channels of their own: a worker need not hear of every result.
@@ -56,7 +64,8 @@ $$;
 CREATE FUNCTION th.tell_ends(p_ids text[]) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT FROM th.waiters WHERE topic >= 'd:' AND topic < 'd;') THEN
+    IF EXISTS (SELECT FROM th.waiters
+            WHERE turn IN (th.turn() - 1, th.turn()) AND topic >= 'd:' AND topic < 'd;') THEN
         PERFORM th.tell(ARRAY(SELECT 'd:' || id FROM unnest(p_ids) AS id));
     END IF;
 END $$;
@@ -149,10 +158,13 @@ BEGIN
             WHERE b.queue = p_queue AND b.rank = -p_priority AND b.block = p_seq >> 12) THEN
         INSERT INTO th.blocks (queue, rank, block) VALUES (p_queue, -p_priority, p_seq >> 12);
     END IF;
-    IF EXISTS (SELECT FROM th.waiters WHERE topic = 'w:' || p_queue) THEN
+    IF EXISTS (SELECT FROM th.waiters
+            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = 'w:' || p_queue) THEN
         -- What tell does, for one.
-        DELETE FROM th.waiters WHERE ctid = (
-            SELECT ctid FROM th.waiters WHERE topic = 'w:' || p_queue FOR UPDATE SKIP LOCKED);
+        DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM th.waiters
+            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = 'w:' || p_queue
+            FOR UPDATE SKIP LOCKED));
         IF FOUND THEN
             PERFORM pg_notify('th.jobs', 'w:' || p_queue);
         END IF;
@@ -168,6 +180,13 @@ LANGUAGE sql AS $$
     DELETE FROM th.keys k USING th.jobs j
     WHERE j.seq = ANY (p_seqs) AND k.queue = j.queue AND k.key = j.key AND k.seq = j.seq;
     DELETE FROM th.jobs WHERE seq = ANY (p_seqs);
+$$;
+
+-- Where workers begin to look for errands: while somebody holds an old snapshot, a look steps over all
+-- that were done. (Promote looks from the first one on, so that none is left for ever.)
+CREATE FUNCTION th.errands_from() RETURNS bigint
+LANGUAGE sql AS $$
+    SELECT coalesce(pg_sequence_last_value('th.errands_number_seq'), 0) - 1000
 $$;
 
 -- A job of a flow has entered or left a terminal state: what follows is left to flow_advance.

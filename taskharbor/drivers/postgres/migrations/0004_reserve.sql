@@ -174,7 +174,7 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    IF EXISTS (SELECT FROM th.errands) THEN
+    IF EXISTS (SELECT FROM th.errands WHERE number > (SELECT th.errands_from())) THEN
         PERFORM th.flows_advance(at);
     END IF;
     IF p_limit IS NOT NULL THEN
@@ -225,8 +225,8 @@ BEGIN
         PERFORM th.blocks_close(empty_queues, empty_ranks, empty_blocks);
     END IF;
     now := at;
-    more := coalesce((total >= p_limit AND p_limit > 0) OR EXISTS (SELECT FROM th.errands), false)
-        AND p_limit IS NOT NULL;
+    more := p_limit IS NOT NULL AND (coalesce(total >= p_limit AND p_limit > 0, false)
+        OR EXISTS (SELECT FROM th.errands WHERE number > (SELECT th.errands_from())));
     retired := gone;
     verdicts := said;
     states := stand;

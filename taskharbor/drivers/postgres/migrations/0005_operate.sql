@@ -252,7 +252,7 @@ BEGIN
             ORDER BY f.cancel_at LIMIT 1));
     -- (Flows that are left are looked for from where these were.)
     upto := CASE WHEN flows < p_limit THEN last - 1 ELSE p_from END;
-    moved := moved + flows + th.flows_advance(at);
+    moved := moved + flows + th.flows_advance(at, 0);
     busy := EXISTS (SELECT FROM th.errands);
     now := at;
 END $$;
@@ -304,12 +304,12 @@ BEGIN
     IF pruned < p_limit THEN
         upto := at;
     END IF;
-    pruned := pruned + th.flows_prune(at, p_limit - pruned);
     DELETE FROM th.retired WHERE holder IN (SELECT holder FROM th.retired WHERE prune_at <= at
         LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
-    -- Topics whose waiters are long gone: those who live register anew.
-    DELETE FROM th.waiters WHERE since < at - 3600;
+    -- Waiters of turns that are over. (Older ones than these are left from a time without prune.)
+    DELETE FROM th.waiters WHERE turn < th.turn() - 2
+    AND turn >= CASE WHEN p_from = '-infinity' THEN 0 ELSE th.turn() - 5 END;
     -- Fold the changes of the counts; whoever comes at the same time leaves it to us.
     IF pg_try_advisory_xact_lock(hashtextextended('th.', 3)) THEN
         WITH folded AS (DELETE FROM th.counts RETURNING queue, state, jobs)

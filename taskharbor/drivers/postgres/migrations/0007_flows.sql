@@ -386,9 +386,10 @@ BEGIN
     RETURN added;
 END $$;
 
--- Walk what was left to be walked in flows that nobody has locked (or we have), at most a page; how
--- many edges and jobs were moved. What is left stays in errands.
-CREATE FUNCTION th.flows_advance(p_now double precision) RETURNS integer
+-- Walk what was left to be walked, by errands above `p_from`, in flows that nobody has locked (or we
+-- have), at most a page; how many edges and jobs were moved. What is left stays in errands.
+CREATE FUNCTION th.flows_advance(p_now double precision, p_from bigint DEFAULT th.errands_from())
+RETURNS integer
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off
@@ -396,19 +397,20 @@ AS $$
 DECLARE
     rest integer := th.flow_page();
     locked text[];
+    doomed text[];
     first th.errands;
 BEGIN
-    WHILE rest > 0 AND EXISTS (SELECT FROM th.errands) LOOP
-        locked := ARRAY(
-            SELECT f.id FROM th.flows f WHERE f.id IN (
-                SELECT e.flow FROM th.errands e ORDER BY e.number LIMIT th.flow_page())
+    WHILE rest > 0 LOOP
+        locked := ARRAY(SELECT e.flow FROM th.errands e WHERE e.number > p_from
+            ORDER BY e.number LIMIT th.flow_page());
+        EXIT WHEN locked = '{}';
+        locked := ARRAY(SELECT f.id FROM th.flows f WHERE f.id = ANY (locked)
             ORDER BY f.id FOR UPDATE SKIP LOCKED);
         -- Of a doomed flow nothing moves; its jobs are counted.
-        PERFORM th.flow_count(array_agg(e.number))
-        FROM th.errands e JOIN th.flows f ON f.id = e.flow
-        WHERE f.id = ANY (locked) AND f.doomed HAVING count(*) > 0;
-        DELETE FROM th.errands e USING th.flows f
-        WHERE f.id = ANY (locked) AND f.doomed AND e.flow = f.id;
+        doomed := ARRAY(SELECT f.id FROM th.flows f WHERE f.id = ANY (locked) AND f.doomed);
+        PERFORM th.flow_count(array_agg(e.number)) FROM th.errands e WHERE e.flow = ANY (doomed)
+        HAVING count(*) > 0;
+        DELETE FROM th.errands WHERE flow = ANY (doomed);
         SELECT * INTO first FROM th.errands e WHERE e.flow = ANY (locked) ORDER BY e.number LIMIT 1;
         EXIT WHEN NOT FOUND;
         IF first.source IS NULL THEN
@@ -760,22 +762,33 @@ BEGIN
     RETURN 'deleted';
 END $$;
 
--- Drop up to `p_limit` jobs of flows whose retention is over, and flows without jobs; how many jobs.
--- A call drops a bounded number of edges, which one job may have any number of; if that is too few for
--- its jobs, what it did counts as one, so that there is a next call.
-CREATE FUNCTION th.flows_prune(p_now double precision, p_limit integer) RETURNS integer
-LANGUAGE plpgsql AS $$
+-- Drop up to `p_limit` jobs of flows whose retention was over since `p_from`, and flows without jobs;
+-- how many jobs, and from where on to look the next time: see prune. A call drops a bounded number of
+-- edges, which one job may have any number of; if that is too few for its jobs, what it did counts as
+-- one, so that there is a next call.
+CREATE FUNCTION th.prune_flows(p_now double precision, p_from double precision, p_limit integer,
+    OUT pruned integer, OUT upto double precision)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 DECLARE
+    at double precision := th.clock(p_now);
     f th.flows;
     seqs bigint[];
     rest integer := th.flow_page() + 5 * p_limit;
     dropped integer;
-    pruned integer := 0;
 BEGIN
+    pruned := 0;
+    upto := coalesce(p_from, at - 60);
     WHILE pruned < p_limit LOOP
-        SELECT * INTO f FROM th.flows WHERE prune_at <= p_now ORDER BY prune_at LIMIT 1
-        FOR UPDATE SKIP LOCKED;
-        EXIT WHEN NOT FOUND;
+        SELECT * INTO f FROM th.flows WHERE prune_at >= upto AND prune_at <= at
+        ORDER BY prune_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            upto := at;
+            RETURN;
+        END IF;
+        upto := f.prune_at;
         UPDATE th.flows SET doomed = true WHERE id = f.id AND NOT doomed;
         DELETE FROM th.flow_keys WHERE key = f.key AND flow = f.id;
         seqs := ARRAY(SELECT m.seq FROM th.members m WHERE m.flow = f.id ORDER BY m.number
@@ -785,7 +798,8 @@ BEGIN
         GET DIAGNOSTICS dropped = ROW_COUNT;
         rest := rest - dropped;
         IF rest = 0 THEN
-            RETURN pruned + 1;
+            pruned := pruned + 1;
+            RETURN;
         END IF;
         PERFORM th.drop_members(seqs);
         pruned := pruned + cardinality(seqs);
@@ -793,7 +807,6 @@ BEGIN
         DELETE FROM th.errands WHERE flow = f.id;
         DELETE FROM th.flows WHERE id = f.id;
     END LOOP;
-    RETURN pruned;
 END $$;
 
 -- Of a flow that is doomed. Nothing has edges from them any more.

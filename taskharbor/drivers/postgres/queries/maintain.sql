@@ -6,3 +6,6 @@ SELECT pruned, upto FROM th.prune(%(now)s, %(from)s, %(limit)s);
 
 -- prune_tombstones: as prune
 SELECT pruned, upto FROM th.prune_tombstones(%(now)s, %(from)s, %(limit)s);
+
+-- prune_flows: as prune
+SELECT pruned, upto FROM th.prune_flows(%(now)s, %(from)s, %(limit)s);
