@@ -59,7 +59,7 @@ class PostgresFlows:
 
     def input_results(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[bytes]:
         found = self._store.rows(
-            "input_results", id=columns.of_id(job_id), after=after, until=after + limit
+            "input_results", id=columns.of_id(job_id), after=after, limit=limit
         )
         places = enumerate(found, after + 1)
         return [result for place, (position, result) in places if position == place]
@@ -82,11 +82,11 @@ class PostgresFlows:
         ]
 
     def flow_edges(self, flow_id: str, *, cursor: str | None = None, limit: int = 1000) -> EdgePage:
-        target, position = (0, 0) if cursor is None else cursors.read(cursor, 2)
+        number, position = (0, -1) if cursor is None else cursors.read(cursor, 2)
         found = self._store.rows(
             "flow_edges",
             id=columns.of_id(flow_id),
-            target=target,
+            number=number,
             position=position,
             limit=limit + 1,
         )
@@ -96,8 +96,8 @@ class PostgresFlows:
         ]
         if len(found) <= limit:
             return EdgePage(edges, None)
-        target, position, *_ = found[limit - 1]
-        return EdgePage(edges, cursors.write(target, position))
+        number, position, *_ = found[limit - 1]
+        return EdgePage(edges, cursors.write(number, position))
 
     def cancel_flow(self, flow_id: str, reason: Reason = Reason.OPERATOR) -> CancelVerdict:
         ((verdict,),) = self._store.rows(

@@ -142,12 +142,38 @@ def test_few_rows_among_many_dead_ones_are_looked_for_one_by_one(
         connection.execute(
             f"INSERT INTO {schema}.leases SELECT seq, seq, '', 1, 1, 1 FROM old".encode()
         )
+        connection.execute(
+            f"INSERT INTO {schema}.members (seq, flow, number, label, errback, tolerated, pending,"
+            " delay) SELECT seq, 'old', seq, '', false, false, 0, 0 FROM old".encode()
+        )
+        connection.execute(
+            f"INSERT INTO {schema}.edges SELECT seq, 0, seq, 'success' FROM old".encode()
+        )
         for table in GROW | {"blocks"}:
             connection.execute(f"DELETE FROM {schema}.{table}".encode())
             connection.execute(f"VACUUM ANALYZE {schema}.{table}".encode())
         plans = Plans(driver)
         _all_calls(driver, plans.check, "first")
+        _calls_of_a_flow(driver, plans.check)
     driver.close()
+
+
+def _calls_of_a_flow(driver: PostgresDriver, check: Callable[[Callable[[], Any]], Any]) -> None:
+    check(lambda: driver.enqueue_flow(_gathered("flow", 3)))
+    first = Want(("flow",), 1, 30.0)
+    for _ in range(2):
+        leases = driver.exchange("name", (), first).reserved
+        check(partial(driver.exchange, "name", _failures(leases)))
+        check(lambda: driver.promote(BATCH))
+        check(partial(driver.requeue, [lease.id for lease in leases]))
+    for inputs in (driver.inputs, driver.input_results):
+        check(partial(inputs, "flow-last"))
+    for page in (driver.flow_nodes, driver.flow_edges):
+        check(partial(page, "flow"))
+    check(lambda: driver.cancel_flow("flow"))
+    check(lambda: driver.promote(BATCH))
+    check(lambda: driver.delete_flow("flow"))
+    check(lambda: driver.prune(BATCH))
 
 
 def _all_calls(
@@ -212,6 +238,12 @@ def test_a_batch_of_members_ends_without_a_look_at_the_rest_of_their_flow(
             assert {one.verdict for one in answer.settled} == {Verdict.APPLIED}
             leases = answer.reserved
             assert len(leases) == BATCH
+        last, size = f"{name}-last", members + 1
+        assert len(plans.check(partial(driver.inputs, last, limit=BATCH))) == BATCH
+        assert len(plans.check(partial(driver.input_results, last, limit=BATCH))) == BATCH
+        assert len(plans.check(partial(driver.flow_nodes, name, limit=BATCH))) == BATCH
+        edges = partial(driver.flow_edges, name, cursor=f"{size - 1}.0", limit=BATCH)
+        assert len(plans.check(edges).edges) == BATCH
     driver.close()
 
 

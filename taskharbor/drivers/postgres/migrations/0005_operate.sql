@@ -497,8 +497,8 @@ $$;
 CREATE FUNCTION th.to_blocked(job th.jobs, p_reason text) RETURNS text
 LANGUAGE sql AS $$
     INSERT INTO th.blocked (seq, reason, awaits) VALUES (job.seq, p_reason, (
-        SELECT c.awaits FROM th.carried c JOIN th.flows f ON f.id = c.awaits
-        WHERE c.seq = job.seq AND f.finished_at IS NULL));
+        SELECT c.awaits FROM th.carried c WHERE c.seq = job.seq
+        AND (SELECT f.finished_at IS NULL FROM th.flows f WHERE f.id = c.awaits)));
     SELECT th.count(job.queue, 'blocked', 1);
     SELECT 'blocked'
 $$;
@@ -613,17 +613,18 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
+    jobs text := ' CROSS JOIN LATERAL (SELECT * FROM th.jobs j WHERE j.seq = s.seq LIMIT 1) j';
     source text := CASE p_state
-        WHEN 'ready' THEN 'th.jobs s JOIN th.jobs j USING (seq) '
-            'JOIN th.ready r ON r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq'
-        WHEN 'scheduled' THEN 'th.scheduled s JOIN th.jobs j USING (seq)'
-        WHEN 'blocked' THEN 'th.blocked s JOIN th.jobs j USING (seq)'
-        WHEN 'running' THEN 'th.leased() s JOIN th.jobs j USING (seq)'
-        ELSE 'th.ended s JOIN th.jobs j USING (seq)' END;
+        WHEN 'ready' THEN 'th.jobs s' || jobs || ' CROSS JOIN LATERAL (SELECT FROM th.ready r '
+            'WHERE r.queue = j.queue AND r.rank = -j.priority AND r.seq = j.seq LIMIT 1) r'
+        WHEN 'scheduled' THEN 'th.scheduled s' || jobs
+        WHEN 'blocked' THEN 'th.blocked s' || jobs
+        WHEN 'running' THEN 'th.leased() s' || jobs
+        ELSE 'th.ended s' || jobs END;
     filters text := '';
 BEGIN
     IF p_state IS NULL THEN
-        source := 'th.jobs s JOIN th.jobs j USING (seq)';
+        source := 'th.jobs s' || jobs;
     ELSIF p_state NOT IN ('ready', 'scheduled', 'blocked', 'running') THEN
         filters := ' AND s.state = ' || quote_literal(p_state);
     END IF;

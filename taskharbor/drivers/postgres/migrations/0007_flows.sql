@@ -84,6 +84,7 @@ CREATE FUNCTION th.flow_requeues_to(job th.jobs) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
     place text := 'line';
+    awaited text;
 BEGIN
     IF job.flow IS NOT NULL THEN
         SELECT CASE WHEN f.doomed THEN 'not_found'
@@ -92,14 +93,18 @@ BEGIN
             ELSE CASE th.stance(m.pending, m.spoiled, m.errback)
                 WHEN 'go' THEN 'line' WHEN 'wait' THEN 'blocked' ELSE 'upstream' END
             END
-        INTO place FROM th.members m JOIN th.flows f ON f.id = m.flow WHERE m.seq = job.seq;
+        INTO place FROM th.members m
+        CROSS JOIN LATERAL (SELECT * FROM th.flows f WHERE f.id = m.flow LIMIT 1) f
+        WHERE m.seq = job.seq;
     END IF;
     IF place = 'line' THEN
-        UPDATE th.carried c SET awaits = NULL WHERE c.seq = job.seq AND c.awaits IS NOT NULL
-        AND NOT EXISTS (SELECT FROM th.flows f WHERE f.id = c.awaits);
-        IF EXISTS (SELECT FROM th.carried c JOIN th.flows f ON f.id = c.awaits
-                WHERE c.seq = job.seq AND f.finished_at IS NULL) THEN
-            place := 'blocked';
+        SELECT c.awaits INTO awaited FROM th.carried c WHERE c.seq = job.seq;
+        IF awaited IS NOT NULL THEN
+            IF NOT EXISTS (SELECT FROM th.flows f WHERE f.id = awaited) THEN
+                UPDATE th.carried SET awaits = NULL WHERE seq = job.seq;
+            ELSIF EXISTS (SELECT FROM th.flows f WHERE f.id = awaited AND f.finished_at IS NULL) THEN
+                place := 'blocked';
+            END IF;
         END IF;
     END IF;
     RETURN place;
@@ -681,12 +686,12 @@ BEGIN
         prune_at = CASE WHEN f.doomed THEN f.prune_at END
     WHERE f.id = ANY (p_flows) AND f.finished_at IS NOT NULL
     AND (f.succeeded_jobs + f.dead_jobs + f.cancelled_jobs < f.size
-        OR EXISTS (SELECT FROM th.errands e WHERE e.flow = f.id));
+        OR (SELECT true FROM th.errands e WHERE e.flow = f.id LIMIT 1));
     FOR ended IN
         UPDATE th.flows f SET finished_at = p_now, cancel_at = NULL
         WHERE f.id = ANY (p_flows) AND f.finished_at IS NULL AND f.sealed
         AND f.succeeded_jobs + f.dead_jobs + f.cancelled_jobs = f.size
-        AND NOT EXISTS (SELECT FROM th.errands e WHERE e.flow = f.id)
+        AND (SELECT true FROM th.errands e WHERE e.flow = f.id LIMIT 1) IS NULL
         RETURNING f.id, f.parent
     LOOP
         SELECT * INTO job FROM th.jobs j WHERE j.id = ended.parent
@@ -818,4 +823,83 @@ BEGIN
     PERFORM th.drop_ends(p_seqs);
     DELETE FROM th.members WHERE seq = ANY (p_seqs);
     PERFORM th.forget(p_seqs);
+END $$;
+
+-- What a job's predecessors came to, up to `p_limit` of them behind `p_after` (a position).
+CREATE FUNCTION th.inputs(p_id text, p_after bigint, p_limit bigint)
+RETURNS TABLE (place integer, id text, state text, reason text, result bytea, error bytea)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT d.position, e.id, e.state, e.reason, e.result, e.error
+    FROM (
+        SELECT d.position, d.source FROM th.edges d
+        WHERE d.target = (SELECT j.seq FROM th.jobs j WHERE j.id = p_id) AND d.position > p_after
+        ORDER BY d.position LIMIT p_limit
+    ) d
+    CROSS JOIN LATERAL (SELECT * FROM th.everything e WHERE e.seq = d.source LIMIT 1) e
+    ORDER BY d.position;
+END $$;
+
+-- The results among them: of those that have one.
+CREATE FUNCTION th.input_results(p_id text, p_after bigint, p_limit bigint)
+RETURNS TABLE (place integer, result bytea)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT d.position, e.result
+    FROM (
+        SELECT d.position, d.source FROM th.edges d
+        WHERE d.target = (SELECT j.seq FROM th.jobs j WHERE j.id = p_id) AND d.position > p_after
+        ORDER BY d.position LIMIT p_limit
+    ) d
+    CROSS JOIN LATERAL (SELECT * FROM th.ended e WHERE e.seq = d.source LIMIT 1) e
+    WHERE e.state = 'succeeded' AND e.result IS NOT NULL
+    ORDER BY d.position;
+END $$;
+
+-- Up to `p_limit` jobs of a flow behind `p_after` (a number).
+CREATE FUNCTION th.flow_nodes(p_flow text, p_after bigint, p_limit bigint)
+RETURNS TABLE (number integer, id text, task text, state text, reason text, label text,
+    errback boolean, tolerated boolean)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT m.number, e.id, e.task, e.state, e.reason, m.label, m.errback, m.tolerated
+    FROM (
+        SELECT * FROM th.members m WHERE m.flow = p_flow AND m.number > p_after
+        ORDER BY m.number LIMIT p_limit
+    ) m
+    CROSS JOIN LATERAL (SELECT * FROM th.everything e WHERE e.seq = m.seq LIMIT 1) e
+    ORDER BY m.number;
+END $$;
+
+-- Up to `p_limit` edges of a flow behind that at a position of a job (a number), by these.
+CREATE FUNCTION th.flow_edges(p_flow text, p_number bigint, p_position bigint, p_limit bigint)
+RETURNS TABLE (number integer, place integer, source text, target text, kind text)
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT m.number, d.position, s.id, t.id, d.kind
+    FROM th.members m
+    CROSS JOIN LATERAL (
+        SELECT * FROM th.edges d WHERE d.target = m.seq
+        AND d.position > CASE m.number WHEN p_number THEN p_position ELSE -1 END
+        ORDER BY d.position LIMIT p_limit) d
+    CROSS JOIN LATERAL (SELECT * FROM th.jobs s WHERE s.seq = d.source LIMIT 1) s
+    CROSS JOIN LATERAL (SELECT * FROM th.jobs t WHERE t.seq = d.target LIMIT 1) t
+    WHERE m.flow = p_flow AND m.number >= p_number
+    ORDER BY m.number, d.position LIMIT p_limit;
 END $$;
