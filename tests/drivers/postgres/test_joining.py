@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -142,12 +143,89 @@ def test_nobody_is_notified_unless_somebody_waits(
     set_turn(driver, 1)
     listen(ear, driver)
     driver.enqueue([job("a")])
-    driver._store.rows("any_ready", topics=["w:default"], queues=["default"])
+    waits(driver)
     driver.enqueue([job("b")])
     driver.enqueue([job("c")])
     heard = [notify.payload for notify in ear.notifies(timeout=90, stop_after=1)]
     heard += [notify.payload for notify in ear.notifies(timeout=1)]
     assert heard == ["w:default"]  # once, for b: c is the same news
+    driver.close()
+
+
+def waits(driver: PostgresDriver) -> None:
+    """Somebody does, for a job."""
+    driver._store.rows("any_ready", topics=["w:default"], queues=["default"])
+
+
+def test_who_comes_to_wait_while_a_long_statement_runs_is_told_by_it(
+    postgres_server: PostgresServer, ear: psycopg.Connection
+) -> None:
+    driver = migrated(postgres_server.url)
+    schema = driver._store.address.schema
+    listen(ear, driver)
+    turn = f"SELECT {schema}.turn()".encode()
+    slow = f"""DO $$ BEGIN
+        PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 0));
+        PERFORM {schema}.tell(ARRAY['w:default']);
+    END $$"""
+
+    def is_told() -> bool:
+        with (
+            psycopg.connect(postgres_server.url) as holder,
+            psycopg.connect(postgres_server.url, autocommit=True) as other,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            holder.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (schema,))
+            told = pool.submit(other.execute, slow.encode())
+            held_up = ("SELECT cardinality(pg_blocking_pids(%s)) > 0", (other.info.backend_pid,))
+            wait_until(lambda: ear.execute(*held_up).fetchone() == (True,), what="it to wait")
+            began = ear.execute(turn).fetchone()
+            wait_until(lambda: ear.execute(turn).fetchone() != began, what="the next turn")
+            waits(driver)
+            holder.rollback()
+            told.result(90)
+        return bool(list(ear.notifies(timeout=1, stop_after=1)))
+
+    # (Again where all this took longer than a registration counts.)
+    wait_until(is_told, what="the notification")
+    driver.close()
+
+
+@pytest.mark.parametrize("notify", ["on", "off"])
+def test_who_waited_for_what_an_open_transaction_brings_holds_up_no_maintenance(
+    postgres_server: PostgresServer, notify: str
+) -> None:
+    driver = migrated(postgres_server.url, notify=notify)
+    app = TaskHarbor(driver.url)
+    task = app.task(name="demo.len")(len)
+    set_turn(driver, 100)
+    waits(driver)
+    with psycopg.connect(postgres_server.url) as connection:
+        driver.enqueue([job("a")], connection=connection)
+        chain(task.s("a"), task.si("b")).apply_async(connection=connection)
+        set_turn(driver, 104)
+        assert driver.prune(10) == 0
+    app.close()
+    driver.close()
+
+
+@pytest.mark.parametrize("notify", ["on", "off"])
+def test_a_transaction_with_an_old_snapshot_tells_those_whom_others_have_told(
+    postgres_server: PostgresServer, notify: str
+) -> None:
+    driver = migrated(postgres_server.url, notify=notify)
+    app = TaskHarbor(driver.url)
+    task = app.task(name="demo.len")(len)
+    set_turn(driver, 1)
+    waits(driver)
+    with psycopg.connect(postgres_server.url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT 1")
+        driver.enqueue([job("a")])
+        driver.enqueue([job("b")], connection=connection)
+        chain(task.s("a"), task.si("b")).apply_async(connection=connection)
+    assert driver.results(["b"]) != [None]
+    app.close()
     driver.close()
 
 

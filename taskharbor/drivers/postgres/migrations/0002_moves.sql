@@ -10,31 +10,36 @@ LANGUAGE sql AS $$
     INSERT INTO th.counts (queue, state, jobs) VALUES (p_queue, p_state, p_jobs)
 $$;
 
--- See waiters. A turn takes two seconds: topics.TURN_SECONDS.
+-- See waiters. A turn takes two seconds: topics.TURN_SECONDS. That of now, not of the statement's
+-- beginning: it tells also those who came to wait while it ran. (VOLATILE, so in an expression of its own.)
 CREATE FUNCTION th.turn() RETURNS bigint
-LANGUAGE sql STABLE AS $$
-    SELECT (date_part('epoch', statement_timestamp()) / 2)::bigint
+LANGUAGE sql AS $$
+    SELECT (date_part('epoch', clock_timestamp()) / 2)::bigint
 $$;
 
 -- News of `p_topics` for those who wait, when this transaction commits. NOTIFY takes a lock that all
 -- notifying commits of a server queue for, so there is one only for a topic that someone waits for,
 -- and only from the first to bring it: a row that another transaction holds is that one's to tell.
--- A waiter that came too late to be seen looks again by itself.
+-- A waiter that came too late to be seen looks again by itself. (A caller's transaction that is
+-- REPEATABLE READ may see rows that are gone: to take them would fail it.)
 CREATE FUNCTION th.tell(p_topics text[]) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    this bigint := th.turn();
 BEGIN
     IF NOT EXISTS (SELECT FROM th.waiters
-            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = ANY (p_topics)) THEN
+            WHERE turn IN (this - 1, this) AND topic = ANY (p_topics)) THEN
         RETURN;
     END IF;
-    WITH told AS (
-        DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM th.waiters
-            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = ANY (p_topics)
-            FOR UPDATE SKIP LOCKED))
-        RETURNING topic
-    )
-    SELECT array_agg(topic) FROM told INTO p_topics;
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        WITH told AS (
+            DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM th.waiters WHERE turn IN (this - 1, this) AND topic = ANY (p_topics)
+                FOR UPDATE SKIP LOCKED))
+            RETURNING topic
+        )
+        SELECT array_agg(topic) FROM told INTO p_topics;
+    END IF;
     PERFORM th.notify(p_topics);
 END $$;
 
@@ -42,13 +47,15 @@ END $$;
 -- A transaction that looked for waiters before this commits has not seen this one, and does not tell.
 CREATE FUNCTION th.register(p_topics text[]) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    this bigint := th.turn();
 BEGIN
     IF p_topics IS NULL THEN
         RETURN;
     END IF;
     INSERT INTO th.waiters (turn, topic)
-    SELECT th.turn(), new.topic FROM unnest(p_topics) AS new (topic)
-    WHERE NOT EXISTS (SELECT FROM th.waiters w WHERE w.turn = th.turn() AND w.topic = new.topic)
+    SELECT this, new.topic FROM unnest(p_topics) AS new (topic)
+    WHERE NOT EXISTS (SELECT FROM th.waiters w WHERE w.turn = this AND w.topic = new.topic)
     ORDER BY new.topic
     ON CONFLICT (turn, topic) DO NOTHING;
 END $$;
@@ -63,9 +70,11 @@ $$;
 -- The same for the ends of many jobs, most often without a waiter for any.
 CREATE FUNCTION th.tell_ends(p_ids text[]) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    this bigint := th.turn();
 BEGIN
     IF EXISTS (SELECT FROM th.waiters
-            WHERE turn IN (th.turn() - 1, th.turn()) AND topic >= 'd:' AND topic < 'd;') THEN
+            WHERE turn IN (this - 1, this) AND topic >= 'd:' AND topic < 'd;') THEN
         PERFORM th.tell(ARRAY(SELECT 'd:' || id FROM unnest(p_ids) AS id));
     END IF;
 END $$;
@@ -140,6 +149,7 @@ CREATE FUNCTION th.to_line(p_queue text, p_priority smallint, p_seq bigint, p_no
 LANGUAGE plpgsql AS $$
 DECLARE
     locked boolean;
+    this bigint;
 BEGIN
     IF p_due > p_now THEN
         INSERT INTO th.scheduled (seq, wake_at, reason)
@@ -158,12 +168,12 @@ BEGIN
             WHERE b.queue = p_queue AND b.rank = -p_priority AND b.block = p_seq >> 12) THEN
         INSERT INTO th.blocks (queue, rank, block) VALUES (p_queue, -p_priority, p_seq >> 12);
     END IF;
+    this := th.turn();
     IF EXISTS (SELECT FROM th.waiters
-            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = 'w:' || p_queue) THEN
+            WHERE turn IN (this - 1, this) AND topic = 'w:' || p_queue) THEN
         -- What tell does, for one.
         DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM th.waiters
-            WHERE turn IN (th.turn() - 1, th.turn()) AND topic = 'w:' || p_queue
+            SELECT ctid FROM th.waiters WHERE turn IN (this - 1, this) AND topic = 'w:' || p_queue
             FOR UPDATE SKIP LOCKED));
         IF FOUND THEN
             PERFORM pg_notify('th.jobs', 'w:' || p_queue);

@@ -279,6 +279,7 @@ SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     at double precision := th.clock(p_now);
+    this bigint := th.turn();
     seqs bigint[];
     removed integer;
 BEGIN
@@ -307,9 +308,12 @@ BEGIN
     DELETE FROM th.retired WHERE holder IN (SELECT holder FROM th.retired WHERE prune_at <= at
         LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
-    -- Waiters of turns that are over. (Older ones than these are left from a time without prune.)
-    DELETE FROM th.waiters WHERE turn < th.turn() - 2
-    AND turn >= CASE WHEN p_from = '-infinity' THEN 0 ELSE th.turn() - 5 END;
+    -- Waiters of turns that are over; older ones than these are left from a time without prune. (A
+    -- caller's transaction that told some of them may stay open for long.)
+    DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM th.waiters WHERE turn < this - 2
+        AND turn >= CASE WHEN p_from = '-infinity' THEN 0 ELSE this - 5 END
+        ORDER BY turn LIMIT 20000 FOR UPDATE SKIP LOCKED));
     -- Fold the changes of the counts; whoever comes at the same time leaves it to us.
     IF pg_try_advisory_xact_lock(hashtextextended('th.', 3)) THEN
         WITH folded AS (DELETE FROM th.counts RETURNING queue, state, jobs)
