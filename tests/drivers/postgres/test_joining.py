@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy
 from psycopg.rows import dict_row
 
-from taskharbor import TaskHarbor, chain
+from taskharbor import TaskHarbor, chain, defaults
 from taskharbor.drivers.postgres import PostgresDriver
 from taskharbor.errors import ConfigurationError, StoreUnavailable
+from taskharbor.flow.plan import Flow, Node, Part
 from taskharbor.ids import new_id
-from tests.drivers.postgres.support import job, migrated, set_turn
+from tests.drivers.postgres.support import job, migrated, ran, set_turn
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
 
@@ -206,6 +207,26 @@ def test_who_waited_for_what_an_open_transaction_brings_holds_up_no_maintenance(
         set_turn(driver, 104)
         assert driver.prune(10) == 0
     app.close()
+    driver.close()
+
+
+@pytest.mark.parametrize("level", list(psycopg.IsolationLevel)[1:])
+def test_a_flow_in_an_open_transaction_holds_up_no_other_flow(
+    postgres_server: PostgresServer, level: psycopg.IsolationLevel
+) -> None:
+    """One that was just begun, and is too large to be walked at once."""
+    driver = migrated(postgres_server.url)
+    size = defaults.FLOW_PAGE + 1
+    with psycopg.connect(postgres_server.url) as connection:
+        connection.isolation_level = level
+        connection.execute("SELECT 1")
+        nodes = tuple(Node(job(f"j{number}")) for number in range(size))
+        driver.enqueue_flow(Part(Flow("large", size, 0), nodes, 0, (), True))
+        small = Part(Flow("small", 1, 0), (Node(job("a")),), 0, (), True)
+        assert driver.enqueue_flow(small, connection=connection).created
+        assert len(ran(driver, size)) == size
+    assert ran(driver) == ["a"]
+    assert [flow.finished_at is None for flow in driver.list_flows().flows] == [False, False]
     driver.close()
 
 

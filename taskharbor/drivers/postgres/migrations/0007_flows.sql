@@ -287,7 +287,8 @@ BEGIN
         END IF;
     END IF;
     PERFORM th.flow_seal(at, p_id);
-    PERFORM th.flows_advance(at);
+    -- No others: a caller's transaction would keep them locked for as long as it is open.
+    PERFORM th.flows_advance(at, p_flow => p_id);
 END $$;
 
 -- How many were new.
@@ -391,10 +392,11 @@ BEGIN
     RETURN added;
 END $$;
 
--- Walk what was left to be walked, by errands above `p_from`, in flows that nobody has locked (or we
--- have), at most a page; how many edges and jobs were moved. What is left stays in errands.
-CREATE FUNCTION th.flows_advance(p_now double precision, p_from bigint DEFAULT th.errands_from())
-RETURNS integer
+-- Walk what was left to be walked, by errands above `p_from` (or those of `p_flow`), in flows that
+-- nobody has locked (or we have), at most a page; how many edges and jobs were moved. What is left
+-- stays in errands.
+CREATE FUNCTION th.flows_advance(p_now double precision, p_from bigint DEFAULT th.errands_from(),
+    p_flow text DEFAULT NULL) RETURNS integer
 LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
 SET enable_mergejoin = off SET jit = off
@@ -406,8 +408,10 @@ DECLARE
     first th.errands;
 BEGIN
     WHILE rest > 0 LOOP
-        locked := ARRAY(SELECT e.flow FROM th.errands e WHERE e.number > p_from
-            ORDER BY e.number LIMIT th.flow_page());
+        locked := CASE WHEN p_flow IS NULL
+            THEN ARRAY(SELECT e.flow FROM th.errands e WHERE e.number > p_from
+                ORDER BY e.number LIMIT th.flow_page())
+            ELSE ARRAY(SELECT e.flow FROM th.errands e WHERE e.flow = p_flow LIMIT 1) END;
         EXIT WHEN locked = '{}';
         locked := ARRAY(SELECT f.id FROM th.flows f WHERE f.id = ANY (locked)
             ORDER BY f.id FOR UPDATE SKIP LOCKED);
