@@ -31,7 +31,7 @@ from taskharbor.drivers.postgres.address import Address
 from taskharbor.drivers.postgres.arrays import Blobs
 from taskharbor.drivers.postgres.enqueue import enqueue, enqueue_joined
 from taskharbor.drivers.postgres.flows import PostgresFlows
-from taskharbor.drivers.postgres.places import Place
+from taskharbor.drivers.postgres.places import Place, Turns
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.drivers.postgres.transactions import PostgresTransaction, Transactions
 from taskharbor.drivers.postgres.waiting import Waiting, results
@@ -44,6 +44,8 @@ RETIRED_SECONDS = 86_400.0
 PRUNE_ANEW_SECONDS = 60.0
 """Records that came to lie before the place where pruning goes on wait for this long at most, and
 longer while a look at them would take too long."""
+TIDY_SECONDS = 1.0
+"""Between two times that ``counts`` is summed up, which readers do otherwise."""
 
 
 class PostgresDriver(PostgresFlows):
@@ -69,6 +71,7 @@ class PostgresDriver(PostgresFlows):
             Place(self._store, name, anew_seconds=PRUNE_ANEW_SECONDS)
             for name in ("prune", "prune_flows", "prune_tombstones")
         ]
+        self._tidying = Turns(TIDY_SECONDS)
 
     def close(self) -> None:
         self._transactions.close()
@@ -155,6 +158,9 @@ class PostgresDriver(PostgresFlows):
         for place in self._over:
             if pruned < limit:
                 pruned += place.look(limit - pruned)[0]
+        if self._tidying.is_due():
+            with self._tidying.take():
+                self._store.rows("tidy")
         return pruned
 
     def cancel(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -19,11 +21,31 @@ from taskharbor.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-ANEW_SHARE = 0.05
-"""Of the time, for looks from the beginning."""
+SHARE = 0.05
+"""Of the time, for looks from the beginning and for what else a held snapshot makes slow."""
 ANEW_SECONDS = 1.0
 """How long one may take, but for the first of a process, which has no place yet. Maintenance waits
 for it with all that it does."""
+
+
+class Turns:
+    """Of something that is done every ``seconds`` at most, and in a small share of the time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.next_at = 0.0
+        self._seconds = seconds
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.next_at
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            ended = time.monotonic()
+            self.next_at = ended + max(self._seconds, (ended - began) / SHARE)
 
 
 class Place:
@@ -31,31 +53,23 @@ class Place:
     ``anew_seconds`` at most."""
 
     def __init__(self, store: Store, name: str, *, anew_seconds: float) -> None:
+        self.anew = Turns(anew_seconds)
         self._store = store
         self._name = name
-        self._anew_seconds = anew_seconds
-        self._anew_at = 0.0
         self._upto: float | None = None
 
     def look(self, limit: int) -> tuple[Any, ...]:
         """One row, without its last column. Raises StoreErrors."""
-        if time.monotonic() >= self._anew_at:
+        if self.anew.is_due():
             try:
-                return self._look_anew(limit)
+                with self.anew.take():
+                    return self._ask(limit, -inf, None if self._upto is None else ANEW_SECONDS)
             except StoreUnavailable as error:
                 if self._upto is None:
                     raise  # the next one begins with what became due within a minute
                 # If the store is away, the next look says so.
                 logger.debug("%s from the beginning was given up: %s", self._name, error)
         return self._ask(limit, self._upto, None)
-
-    def _look_anew(self, limit: int) -> tuple[Any, ...]:
-        began = time.monotonic()
-        try:
-            return self._ask(limit, -inf, None if self._upto is None else ANEW_SECONDS)
-        finally:
-            ended = time.monotonic()
-            self._anew_at = ended + max(self._anew_seconds, (ended - began) / ANEW_SHARE)
 
     def _ask(self, limit: int, start: float | None, patience: float | None) -> tuple[Any, ...]:
         statement = self._store.parsed[self._name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from math import inf
 
 import psycopg
 import pytest
@@ -77,10 +78,12 @@ def test_with_notify_off_nobody_listens_and_jobs_are_found(
 
 
 def test_what_comes_and_goes_leaves_tables_and_indexes_as_large_as_they_were(
-    postgres_server: PostgresServer,
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jobs that are enqueued, run, and pruned in turn, with a vacuum after each, as autovacuum
     would. (``nox -s soak-postgres`` is the long form, with autovacuum itself.)"""
+    monkeypatch.setattr("taskharbor.drivers.postgres.driver.TIDY_SECONDS", 0.0)
+    monkeypatch.setattr("taskharbor.drivers.postgres.places.SHARE", inf)
     clock = ManualClock()
     kept = Retention(1.0, 1.0, 1.0)
     sizes = []

@@ -86,7 +86,7 @@ def test_a_job_whose_key_a_transaction_takes_over_is_pruned_after_it(
     assert driver.prune(10) == 1
     assert [one is not None for one in driver.results(["a", "other"])] == [True, False]
     getattr(caller, end)()
-    driver._over[0]._anew_at = 0.0
+    driver._over[0].anew.next_at = 0.0
     assert driver.prune(10) == 1
     assert [one is not None for one in driver.results(["a", "b"])] == [False, end == "commit"]
     assert keys(driver) == (1 if end == "commit" else 0)

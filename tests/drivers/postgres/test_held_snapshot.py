@@ -103,7 +103,7 @@ def test_promote_does_not_step_over_what_became_due(
     with postgres_server.held_snapshot():
         driver.enqueue([job(f"j{number:04}", delay=1.0 + number) for number in range(2000)])
         # One look from the beginning, and no more of them: they take ever longer.
-        monkeypatch.setattr("taskharbor.drivers.postgres.places.ANEW_SHARE", 1e-9)
+        monkeypatch.setattr("taskharbor.drivers.postgres.places.SHARE", 1e-9)
         for _ in range(100):
             clock.advance(20.0)
             before = entries_read(driver, "scheduled_wake_at")
@@ -215,7 +215,7 @@ def test_what_expired_before_it_is_put_off_is_promoted_all_the_same(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its expiry lies before the place where promoting goes on."""
-    monkeypatch.setattr("taskharbor.drivers.postgres.places.ANEW_SHARE", 1e-9)
+    monkeypatch.setattr("taskharbor.drivers.postgres.places.SHARE", 1e-9)
     clock = ManualClock()
     driver = migrated(postgres_server.url, clock=clock)
     names = ["retried", "retried-with-others", "enqueued", "enqueued-with-others"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from math import inf
 from typing import Any, ClassVar, cast
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from taskharbor.drivers.postgres import places
-from taskharbor.drivers.postgres.places import Place
+from taskharbor.drivers.postgres.places import Place, Turns
 from taskharbor.drivers.postgres.store import Store
 from taskharbor.errors import StoreUnavailable
 
@@ -44,7 +45,7 @@ def place(store: Slow) -> Place:
 def test_a_look_from_the_beginning_that_takes_long_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(places, "ANEW_SHARE", inf)  # the next one at once
+    monkeypatch.setattr(places, "SHARE", inf)  # the next one at once
     store = Slow(5.0)
     looks = place(store)
     assert looks.look(3) == (3,)
@@ -69,3 +70,13 @@ def test_a_process_that_can_not_look_from_the_beginning_goes_on_without() -> Non
     assert looks.look(3) == (3,)
     assert looks.look(3) == (3,)
     assert store.asked == [-inf, None, 14.0]
+
+
+@pytest.mark.parametrize(("seconds", "pause"), [(0.0, 0.2), (60.0, 60.0)])
+def test_what_takes_long_is_done_the_less_often(seconds: float, pause: float) -> None:
+    turns = Turns(seconds)
+    assert turns.is_due()
+    began = time.monotonic()
+    with turns.take():
+        time.sleep(0.01)
+    assert turns.next_at >= began + pause

@@ -279,7 +279,6 @@ SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     at double precision := th.clock(p_now);
-    this bigint := th.turn();
     seqs bigint[];
     removed integer;
 BEGIN
@@ -308,18 +307,6 @@ BEGIN
     DELETE FROM th.retired WHERE holder IN (SELECT holder FROM th.retired WHERE prune_at <= at
         LIMIT p_limit - pruned FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS removed = ROW_COUNT;
-    -- Waiters of turns that are over; older ones than these are left from a time without prune. (A
-    -- caller's transaction that told some of them may stay open for long.)
-    DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM th.waiters WHERE turn < this - 2
-        AND turn >= CASE WHEN p_from = '-infinity' THEN 0 ELSE this - 5 END
-        ORDER BY turn LIMIT 20000 FOR UPDATE SKIP LOCKED));
-    -- Fold the changes of the counts; whoever comes at the same time leaves it to us.
-    IF pg_try_advisory_xact_lock(hashtextextended('th.', 3)) THEN
-        WITH folded AS (DELETE FROM th.counts RETURNING queue, state, jobs)
-        INSERT INTO th.counts (queue, state, jobs)
-        SELECT queue, state, sum(jobs) FROM folded GROUP BY queue, state HAVING sum(jobs) <> 0;
-    END IF;
     pruned := pruned + removed;
 END $$;
 
@@ -342,6 +329,27 @@ BEGIN
     SELECT count(*), max(prune_at) INTO pruned, upto FROM gone;
     IF pruned < p_limit THEN
         upto := at;
+    END IF;
+END $$;
+
+-- What looks would come to read ever more of. It reads all that was written there since the last vacuum
+-- could forget it.
+CREATE FUNCTION th.tidy() RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+DECLARE
+    this bigint := th.turn();
+BEGIN
+    -- (A caller's transaction that told some of them may stay open for long.)
+    DELETE FROM th.waiters WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM th.waiters WHERE turn < this - 2
+        ORDER BY turn LIMIT 20000 FOR UPDATE SKIP LOCKED));
+    -- Whoever comes at the same time leaves it to us.
+    IF pg_try_advisory_xact_lock(hashtextextended('th.', 3)) THEN
+        WITH folded AS (DELETE FROM th.counts RETURNING queue, state, jobs)
+        INSERT INTO th.counts (queue, state, jobs)
+        SELECT queue, state, sum(jobs) FROM folded GROUP BY queue, state HAVING sum(jobs) <> 0;
     END IF;
 END $$;
 

@@ -9,3 +9,6 @@ SELECT pruned, upto FROM th.prune_tombstones(%(now)s, %(from)s, %(limit)s);
 
 -- prune_flows: as prune
 SELECT pruned, upto FROM th.prune_flows(%(now)s, %(from)s, %(limit)s);
+
+-- tidy: sum up the counts, remove waiters of turns that are over
+SELECT th.tidy();
