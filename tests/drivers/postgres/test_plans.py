@@ -26,9 +26,10 @@ MOST_ROWS = 20 * BATCH
 of jobs already taken don't count as rows."""
 GROW = {
     "jobs", "ready", "scheduled", "blocked", "ended", "carried", "attempts", "keys", "members",
-    "leases", "edges",
+    "leases", "edges", "waiters",
 }  # fmt: skip
-"""Tables that have a row for each job, or more; leases still has one until a vacuum comes by."""
+"""Tables that have a row for each job, or more; leases and waiters still have one until a vacuum
+comes by."""
 EXPLAIN = """
 LOAD 'auto_explain';
 SET auto_explain.log_min_duration = 0;

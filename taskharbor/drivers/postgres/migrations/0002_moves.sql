@@ -46,7 +46,9 @@ END $$;
 -- Somebody waits for `p_topics` (NULL: for nothing new), and looks in the statement that calls this.
 -- A transaction that looked for waiters before this commits has not seen this one, and does not tell.
 CREATE FUNCTION th.register(p_topics text[]) RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
 DECLARE
     this bigint := th.turn();
 BEGIN
@@ -55,7 +57,8 @@ BEGIN
     END IF;
     INSERT INTO th.waiters (turn, topic)
     SELECT this, new.topic FROM unnest(p_topics) AS new (topic)
-    WHERE NOT EXISTS (SELECT FROM th.waiters w WHERE w.turn = this AND w.topic = new.topic)
+    -- (A NOT EXISTS is planned so that it may read the whole table.)
+    WHERE (SELECT true FROM th.waiters w WHERE w.turn = this AND w.topic = new.topic) IS NULL
     ORDER BY new.topic
     ON CONFLICT (turn, topic) DO NOTHING;
 END $$;
