@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from taskharbor.drivers.base import Renewal, Want
+from taskharbor.drivers.base import JobFilter, Renewal, Want
 from taskharbor.drivers.postgres import PostgresDriver, connect
 from taskharbor.flow.plan import Edge, Flow, Node, Part
 from taskharbor.lease import Reservation, Verdict
 from taskharbor.settlement import Settlement
+from taskharbor.states import State
 from tests.drivers.postgres.support import job, migrated
 from tests.servers.postgres import PostgresServer
 
@@ -196,6 +197,8 @@ def _all_calls(
     assert check(lambda: driver.prune(BATCH)) == (0 if name == "first" else BATCH)
     check(lambda: driver.expired(BATCH))
     check(lambda: driver.held(name))
+    for state in (State.RUNNING, State.SCHEDULED, State.DEAD):
+        check(partial(driver.list_jobs, JobFilter(state=state), cursor="999999999", limit=BATCH))
     ids = [lease.id for lease in leases]
     check(lambda: driver.results(ids))
     check(lambda: driver.cancel(ids))

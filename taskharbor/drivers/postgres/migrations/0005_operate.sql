@@ -615,6 +615,19 @@ BEGIN
     ORDER BY u.ord;
 END $$;
 
+-- Jobs by seq, the newest first.
+CREATE FUNCTION th.jobs_by_seq(p_seqs bigint[]) RETURNS SETOF th.everything
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT e.* FROM unnest(p_seqs) AS u (seq)
+    CROSS JOIN LATERAL (SELECT * FROM th.everything e WHERE e.seq = u.seq LIMIT 1) e
+    ORDER BY u.seq DESC;
+END $$;
+
 -- The seqs of up to `p_limit` jobs, the newest first, below `p_before`; each NULL = any. Jobs of one
 -- state are found in the table where they stand; a filter by queue or task reads past what does not
 -- match. STABLE: it sees what the statement that calls it sees.

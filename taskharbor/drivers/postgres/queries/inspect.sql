@@ -15,9 +15,8 @@ SELECT seq, id, task, queue, state, reason,
     priority, ''::bytea, enqueued_at, due_at, attempts, losses, fence, holder, reserved_at,
     lease_expires_at, finished_at, expires_at, key, cancel_requested, progress, saved, NULL::bytea,
     error, flow, awaits
-FROM th.everything
-WHERE seq = ANY (ARRAY(SELECT th.matching(%(state)s, %(queue)s, %(task)s, %(before)s, %(limit)s)))
-ORDER BY seq DESC;
+FROM th.jobs_by_seq(ARRAY(
+    SELECT th.matching(%(state)s, %(queue)s, %(task)s, %(before)s, %(limit)s)));
 
 -- queues: -> name, paused, when the first in line became ready, counts by state
 SELECT q.queue, EXISTS (SELECT FROM th.paused p WHERE p.queue = q.queue),
