@@ -11,15 +11,11 @@ import pytest
 
 from taskharbor.drivers.base import JobFilter, Want
 from taskharbor.drivers.postgres import PostgresDriver, connect
-from taskharbor.message import Retention
 from taskharbor.settlement import Settlement
 from taskharbor.states import State
 from tests.drivers.postgres.support import job, migrated, ran
 from tests.servers.postgres import PostgresServer
 from tests.waiting import wait_until
-
-BRIEFLY = Retention(60.0, 60.0, 60.0)
-UNKEPT = Retention(0.0, 0.0, 0.0)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -158,6 +159,18 @@ def waits(driver: PostgresDriver) -> None:
     driver._store.rows("any_ready", topics=["w:default"], queues=["default"])
 
 
+@contextmanager
+def waited_for(server: PostgresServer, notify: str) -> Iterator[tuple[PostgresDriver, Any]]:
+    """A driver, where somebody waits for a job, and a task on the same schema."""
+    with (
+        closing(migrated(server.url, notify=notify)) as driver,
+        closing(TaskHarbor(driver.url)) as app,
+    ):
+        set_turn(driver, 100)
+        waits(driver)
+        yield driver, app.task(name="demo.len")(len)
+
+
 def test_who_comes_to_wait_while_a_long_statement_runs_is_told_by_it(
     postgres_server: PostgresServer, ear: psycopg.Connection
 ) -> None:
@@ -196,18 +209,14 @@ def test_who_comes_to_wait_while_a_long_statement_runs_is_told_by_it(
 def test_who_waited_for_what_an_open_transaction_brings_holds_up_no_maintenance(
     postgres_server: PostgresServer, notify: str
 ) -> None:
-    driver = migrated(postgres_server.url, notify=notify)
-    app = TaskHarbor(driver.url)
-    task = app.task(name="demo.len")(len)
-    set_turn(driver, 100)
-    waits(driver)
-    with psycopg.connect(postgres_server.url) as connection:
+    with (
+        waited_for(postgres_server, notify) as (driver, task),
+        psycopg.connect(postgres_server.url) as connection,
+    ):
         driver.enqueue([job("a")], connection=connection)
         chain(task.s("a"), task.si("b")).apply_async(connection=connection)
         set_turn(driver, 104)
         assert driver.prune(10) == 0
-    app.close()
-    driver.close()
 
 
 @pytest.mark.parametrize("level", list(psycopg.IsolationLevel)[1:])
@@ -234,20 +243,14 @@ def test_a_flow_in_an_open_transaction_holds_up_no_other_flow(
 def test_a_transaction_with_an_old_snapshot_tells_those_whom_others_have_told(
     postgres_server: PostgresServer, notify: str
 ) -> None:
-    driver = migrated(postgres_server.url, notify=notify)
-    app = TaskHarbor(driver.url)
-    task = app.task(name="demo.len")(len)
-    set_turn(driver, 1)
-    waits(driver)
-    with psycopg.connect(postgres_server.url) as connection:
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.execute("SELECT 1")
-        driver.enqueue([job("a")])
-        driver.enqueue([job("b")], connection=connection)
-        chain(task.s("a"), task.si("b")).apply_async(connection=connection)
-    assert driver.results(["b"]) != [None]
-    app.close()
-    driver.close()
+    with waited_for(postgres_server, notify) as (driver, task):
+        with psycopg.connect(postgres_server.url) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.execute("SELECT 1")
+            driver.enqueue([job("a")])
+            driver.enqueue([job("b")], connection=connection)
+            chain(task.s("a"), task.si("b")).apply_async(connection=connection)
+        assert driver.results(["b"]) != [None]
 
 
 def test_a_task_s_delay_joins_too(postgres_server: PostgresServer) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from math import inf
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
 
+from taskharbor.clock import ManualClock
 from taskharbor.drivers.postgres import places
 from taskharbor.drivers.postgres.places import Place, Turns
 from taskharbor.drivers.postgres.store import Store
@@ -73,10 +74,14 @@ def test_a_process_that_can_not_look_from_the_beginning_goes_on_without() -> Non
 
 
 @pytest.mark.parametrize(("seconds", "pause"), [(0.0, 0.2), (60.0, 60.0)])
-def test_what_takes_long_is_done_the_less_often(seconds: float, pause: float) -> None:
+def test_what_takes_long_is_done_the_less_often(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, pause: float
+) -> None:
+    clock = ManualClock(100.0)
+    monkeypatch.setattr(places, "time", SimpleNamespace(monotonic=clock.now))
     turns = Turns(seconds)
     assert turns.is_due()
-    began = time.monotonic()
     with turns.take():
-        time.sleep(0.01)
-    assert turns.next_at >= began + pause
+        clock.advance(0.01)
+    assert turns.next_at >= 100.01 + pause
+    assert not turns.is_due()
